@@ -1,0 +1,92 @@
+"""The notebooks are the source: package, README and stored notebooks agree with them."""
+
+import ast
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from fastcore.nbio import read_nb
+from IPython.core.inputtransformer2 import TransformerManager
+from nbdev.clean import nbdev_clean
+from nbdev.doclinks import nbdev_export
+from readme import PICTURES, readme
+
+ROOT = Path(__file__).resolve().parent.parent
+CHAPTERS = sorted(path for path in (ROOT / "nbs").glob("*.ipynb") if path.stem != "index")
+NUMBER = {path.stem[3:]: int(path.stem[:2]) for path in CHAPTERS if path.stem[:2].isdigit()}
+
+
+def contents(folder, pattern):
+    """{name: text} of the matching files, every byte kept."""
+    return {path.name: path.read_bytes().decode() for path in sorted(folder.glob(pattern))}
+
+
+def cell_sources(path):
+    return [cell.source for cell in read_nb(path).cells if cell.cell_type == "code"]
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory):
+    """A copy of the notebooks and the hand-written files, exported and cleaned elsewhere."""
+    top = tmp_path_factory.mktemp("fresh")
+    shutil.copy(ROOT / "pyproject.toml", top)
+    shutil.copytree(ROOT / "nbs", top / "nbs")
+    (top / "cka_nb").mkdir()
+    for path in (ROOT / "cka_nb").glob("__*__.py"):
+        shutil.copy(path, top / "cka_nb")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(top)
+        patch.delenv("IN_TEST", raising=False)  # under it nbdev exports nothing
+        nbdev_export()
+        nbdev_clean()
+    return top
+
+
+def test_package_is_what_the_notebooks_export(fresh):
+    committed, exported = contents(ROOT / "cka_nb", "*.py"), contents(fresh / "cka_nb", "*.py")
+    assert committed.keys() == exported.keys(), "a stray or a missing module: `make export`"
+    for name, text in exported.items():
+        assert committed[name] == text, f"cka_nb/{name} has drifted: `make export`"
+
+
+def test_notebooks_are_clean(fresh):
+    cleaned = contents(fresh / "nbs", "*.ipynb")
+    for name, text in contents(ROOT / "nbs", "*.ipynb").items():
+        assert text == cleaned[name], f"nbs/{name} is not clean: `make export`"
+
+
+def test_readme_is_what_the_index_says():
+    text, pictures = readme()
+    assert (ROOT / "README.md").read_text(encoding="utf-8") == text, "drifted: `make readme`"
+    stored = {f"{PICTURES}/{path.name}": path.read_bytes() for path in (ROOT / PICTURES).glob("*")}
+    assert stored == pictures, "a picture has drifted: `make readme`"
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_chapter_exports_the_module_of_its_name(path):
+    assert re.fullmatch(r"\d\d_[a-z][a-z_]*", path.stem), "a chapter is called NN_name.ipynb"
+    targets = re.findall(r"^#\|\s*default_exp\s+(\S+)", "\n".join(cell_sources(path)), re.M)
+    assert targets == ([] if path.stem == "00_tour" else [path.stem[3:]])
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_chapter_imports_by_name_from_earlier_chapters(path):
+    for source in cell_sources(path):
+        tree = ast.parse(TransformerManager().transform_cell(source))  # also reads %magics
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                for name in node.names:
+                    check_import(path, name.name, by_name=False)
+            elif isinstance(node, ast.ImportFrom):
+                assert all(name.name != "*" for name in node.names), f"*: {ast.unparse(node)}"
+                check_import(path, node.module or ".", by_name=True)
+
+
+def check_import(path, module, by_name):
+    """One imported module of one chapter: nbdev never, cka_nb.name only from smaller numbers."""
+    package, _, name = module.partition(".")
+    assert package != "nbdev", "a chapter must run where nbdev is not installed"
+    if package == "cka_nb":
+        assert by_name and name, f"write `from cka_nb.chapter import name`, not {module}"
+        assert NUMBER.get(name, 100) < int(path.stem[:2]), f"{module} is not an earlier chapter"

@@ -1,0 +1,68 @@
+"""The wheel built from the source archive works on its own, away from the checkout."""
+
+import os
+import shutil
+import subprocess
+import sys
+from configparser import ConfigParser
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+JUNK = shutil.ignore_patterns(".*", "runs", "build", "dist", "*.egg-info", "__pycache__")
+LIGHT = """
+import sys, cka_nb, torch
+heavy = {"IPython", "matplotlib", "nbdev", "scipy", "sklearn", "timm"} & sys.modules.keys()
+assert not heavy, f"import cka_nb loads {sorted(heavy)}"
+assert not torch.cuda.is_initialized(), "import cka_nb touches CUDA"
+"""
+
+
+def python(*arguments, **options):
+    """Run this interpreter; its output, or a failure that shows it."""
+    run = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, **options)
+    assert run.returncode == 0, f"{arguments}\n{run.stdout}\n{run.stderr}"
+    return run.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """A folder with nothing but the installed wheel in it."""
+    top = tmp_path_factory.mktemp("package")
+    shutil.copytree(ROOT, top / "source", ignore=JUNK)  # as in a fresh clone
+    # without --sdist or --wheel, build makes the wheel from the source archive
+    python("-m", "build", "--no-isolation", "--outdir", top, top / "source")
+    (wheel,) = top.glob("*.whl")
+    options = ["--quiet", "--no-index", "--no-deps", "--target", top / "site"]
+    python("-m", "pip", "install", *options, wheel)
+    return top / "site"
+
+
+@pytest.fixture
+def installed(site, tmp_path):
+    """Run Python where only the installed package can be found, not the checkout."""
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+    return lambda *arguments: python(*arguments, cwd=tmp_path, env=environment)
+
+
+def test_version_is_the_one_in_settings(installed, site):
+    settings = ConfigParser(interpolation=None)
+    settings.read(ROOT / "settings.ini", encoding="utf-8")
+    out = installed("-c", "import cka_nb; print(cka_nb.__file__, cka_nb.__version__)")
+    assert out == f"{site / 'cka_nb' / '__init__.py'} {settings['package']['version']}"
+
+
+def test_every_module_and_the_type_marker_are_shipped(site):
+    here = {path.name for path in (ROOT / "cka_nb").iterdir() if path.is_file()}
+    assert "py.typed" in here
+    assert here == {path.name for path in (site / "cka_nb").iterdir() if path.is_file()}
+
+
+def test_command_line_answers(installed, site):
+    assert "demo" in installed("-m", "cka_nb", "--help")
+    assert "demo" in installed(site / "bin" / "cka_nb", "--help")
+
+
+def test_import_is_light(installed):
+    installed("-c", LIGHT)
