@@ -1,1 +1,29 @@
 "Contrastive Knowledge Amalgamation: several trained image classifiers and unlabelled images in, one compact student out."
+from importlib.metadata import PackageNotFoundError, version
+
+from cka_nb.alignment import alignment_loss, mmd_loss, pointwise_loss, relational_loss
+from cka_nb.baselines import (
+    CommonFeatureLearning, joint_distillation, owned_distillation, task_distillation,
+)
+from cka_nb.contrast import inter_model_loss, intra_model_loss
+from cka_nb.data import ClassSubset, TensorImages, digits, random_affine, random_crop_flip
+from cka_nb.evaluation import evaluate
+from cka_nb.models import Preprocess, SmallResNet, SmallVGG, build_backbone
+from cka_nb.objective import ContrastiveAmalgamation
+from cka_nb.ownership import ClassConditionalOwnership, EnergyOwnership
+from cka_nb.soft_targets import mixture, mixture_loss, soft_target_loss
+from cka_nb.student import Student
+from cka_nb.teachers import LabelSpace, Output, Teacher, fingerprint
+from cka_nb.training import amalgamate, train_teacher
+
+try: __version__ = version("cka_nb")
+except PackageNotFoundError: __version__ = "0+unknown"  # a bare checkout; settings.ini has the number
+
+__all__ = [
+    "ClassConditionalOwnership", "ClassSubset", "CommonFeatureLearning", "ContrastiveAmalgamation", "EnergyOwnership",
+    "LabelSpace", "Output", "Preprocess", "SmallResNet", "SmallVGG", "Student", "Teacher", "TensorImages",
+    "alignment_loss", "amalgamate", "build_backbone", "digits", "evaluate", "fingerprint", "inter_model_loss",
+    "intra_model_loss", "joint_distillation", "mixture", "mixture_loss", "mmd_loss", "owned_distillation",
+    "pointwise_loss", "random_affine", "random_crop_flip", "relational_loss", "soft_target_loss", "task_distillation",
+    "train_teacher",
+]
