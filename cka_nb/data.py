@@ -6,9 +6,10 @@
 __all__ = ['as_image', 'check_images', 'as_float', 'image_of', 'Unlabelled', 'finite_images', 'TensorImages', 'epoch_order',
            'uniform', 'random_affine', 'random_crop_flip', 'digits', 'ClassSubset', 'labels_of', 'label_of']
 
-# %% ../nbs/02_data.ipynb #f5288080
+# %% ../nbs/02_data.ipynb #558d34e5
 import math
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -57,7 +58,7 @@ def image_of(item) -> Tensor: # (C, H, W)
         return as_image(item[0])
     return as_image(item)
 
-# %% ../nbs/02_data.ipynb #90f9be4e
+# %% ../nbs/02_data.ipynb #cc52c3e8
 class Unlabelled(Dataset):
     "The images of a data set or a loader, by index, and nothing else."
     def __init__(self,
@@ -71,6 +72,7 @@ class Unlabelled(Dataset):
                 self.sampler = own
             images = images.dataset
         if isinstance(images, TensorImages): images = images.images
+        if isinstance(images, (str, Path, Mapping)): raise TypeError(f'images must be a Dataset, a DataLoader or a tensor, got {type(images).__name__}: torchvision.datasets.ImageFolder reads folders')
         if isinstance(images, Tensor): check_images(images)
         elif not hasattr(images, '__getitem__') or isinstance(images, IterableDataset):
             if not isinstance(images, Iterable): raise TypeError(f'images must be a Dataset, a DataLoader or a tensor, got {type(images).__name__}')
@@ -81,6 +83,14 @@ class Unlabelled(Dataset):
 
     def __len__(self): return len(self.items)
     def __getitem__(self, i): return self.items[i] if isinstance(self.items, Tensor) else image_of(self.items[i])
+
+    @property
+    def visited(self) -> int: # images per epoch
+        return len(self) if self.sampler is None else len(self.sampler)
+
+    def order(self, seed: int, epoch: int) -> Tensor: # (visited,) int64
+        "The epoch's order: a loader's own sampler's, or `epoch_order`."
+        return epoch_order(len(self), seed, epoch) if self.sampler is None else torch.tensor(list(self.sampler))
 
     def batch(self, index: list[int]) -> Tensor: # (B, C, H, W), float in [0, 1]
         "The images at these indices; names the first whose shape or values cannot be used."

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['behead', 'Student']
 
-# %% ../nbs/05_student.ipynb #67dd9069
+# %% ../nbs/05_student.ipynb #cc87e8d0
 import copy
 from pathlib import Path
 
@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from .core import write_json
 from .models import Preprocess, build_backbone
-from .teachers import LabelSpace, Output, class_names, find_head, load_state, logits_of, pooled, read_config, save_state
+from .teachers import LabelSpace, Output, class_names, find_head, load_state, logits_of, pooled, probe_images, read_config, save_state
 
-# %% ../nbs/05_student.ipynb #5e58ca34
+# %% ../nbs/05_student.ipynb #1486bf32
 def behead(
     model: nn.Module,                          # a classifier, in eval mode; changed in place
     input_size: tuple[int, int, int]|None=None, # (C, H, W); None: the usual sizes are tried
@@ -24,7 +24,7 @@ def behead(
     "Replace the classifier head by nothing; the model then returns its features."
     for size in [input_size] if input_size else _usual_sizes(model):
         try:
-            with torch.no_grad(): name = find_head(model, torch.rand(1, *size))
+            with torch.no_grad(): name = find_head(model, probe_images(1, size))
         except (RuntimeError, AssertionError, IndexError): continue    # this size does not fit
         if name is None: break
         head = model.get_submodule(name)
@@ -42,7 +42,7 @@ def _usual_sizes(model: nn.Module) -> list[tuple[int, int, int]]:
         return [(first.in_features, 1, 1)]
     return [(first.in_channels if first else 3, side, side) for side in (64, 224, 32, 28, 16, 8, 256, 299, 384)]
 
-# %% ../nbs/05_student.ipynb #088192fa
+# %% ../nbs/05_student.ipynb #b50acb10
 class Student(nn.Module):
     "A classifier over all classes: images (B, C, H, W) -> logits (B, classes) and features (B, D)."
     def __init__(self,
@@ -124,6 +124,6 @@ class Student(nn.Module):
 @torch.no_grad()
 def _output_width(net: nn.Module, size: tuple[int, int, int]|None) -> int:
     for s in [size] if size else _usual_sizes(net):
-        try: return pooled(logits_of(net(torch.rand(1, *s)))).shape[1]
+        try: return pooled(logits_of(net(probe_images(1, s)))).shape[1]
         except RuntimeError: pass
     raise ValueError(f'the backbone {type(net).__name__} cannot read images of size {tuple(size)}' if size else 'give input_size=(C, H, W): the backbone reads none of the usual sizes')

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['one_cycle', 'train_teacher', 'ask', 'amalgamate', 'ask_all', 'plot_history']
 
-# %% ../nbs/12_training.ipynb #62f4364b
+# %% ../nbs/12_training.ipynb #bd24092c
 import copy, math, time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from .core import progress, seeded, trusted, versions, write_json
-from .data import ClassSubset, Unlabelled, epoch_order, labels_of, random_affine, uniform
+from .data import ClassSubset, Unlabelled, labels_of, random_affine, uniform
 from .evaluation import class_names_of, evaluate
 from .objective import ContrastiveAmalgamation
 from .ownership import ClassConditionalOwnership
@@ -33,12 +33,12 @@ def _engine(device: str|None, mixed_precision: str):
     if kind and engine.device.type != kind: raise ValueError(f'device {device!r} is not available here, only {engine.device.type}')
     return engine
 
-# %% ../nbs/12_training.ipynb #2da7017e
+# %% ../nbs/12_training.ipynb #8841ec81
 def _fit(
     engine,
     trained: list[nn.Module], # whose parameters are trained
     loss_parts: Callable,     # (index (B,), step) -> {name: scalar}
-    count: int, epochs: int, batch_size: int, lr: float, weight_decay: float, seed: int, description: str,
+    count: int, epochs: int, batch_size: int, lr: float, weight_decay: float, description: str,
     order: Callable[[int], Tensor],  # epoch -> (count,) indices
     after_epoch: Callable[[], dict],  # more for the epoch's last record
 ) -> list[dict]:              # one record per step
@@ -72,7 +72,7 @@ def one_cycle(step: int, steps: int, rise: float=.2) -> float: # in (0, 1]
     if step < peak: return .5 - .5 * math.cos(math.pi * (step + 1) / (peak + 1))
     return .5 + .5 * math.cos(math.pi * (step - peak) / max(1, steps - peak))
 
-# %% ../nbs/12_training.ipynb #410d94f8
+# %% ../nbs/12_training.ipynb #754e81ca
 def train_teacher(
     model: nn.Module,        # image batch -> logits; copied, the copy is trained
     dataset: Dataset,        # items (image, label), or dicts with image and label
@@ -104,12 +104,13 @@ def train_teacher(
     engine = _engine(device, mixed_precision)
     with seeded(seed):
         net = copy.deepcopy(model).to(engine.device).train()
+        if isinstance(transform, nn.Module): transform = copy.deepcopy(transform).to(engine.device)
         def loss_parts(index_b, step):
             x = _view(images, index_b, seed, step, augment).to(engine.device)
             logits = logits_of(net(x if transform is None else transform(x)))
             return {'cross_entropy': nn.functional.cross_entropy(logits.float(), labels[index_b].to(engine.device))}
-        history = _fit(engine, [net], loss_parts, len(images), epochs, batch_size, lr, weight_decay, seed, f'teacher {name or ""}'.strip(),
-                       lambda epoch: epoch_order(len(images), seed, epoch), dict)
+        history = _fit(engine, [net], loss_parts, images.visited, epochs, batch_size, lr, weight_decay, f'teacher {name or ""}'.strip(),
+                       lambda epoch: images.order(seed, epoch), dict)
     teacher = Teacher(net, names, name, transform=transform)
     if out is not None:
         teacher.save(Path(out))
@@ -127,7 +128,7 @@ def _check_settings(epochs, batch_size, lr) -> None:
         if not isinstance(value, int) or isinstance(value, bool) or value < 1: raise ValueError(f'{name} must be a whole number of at least 1, got {value!r}')
     if not (math.isfinite(lr) and lr > 0): raise ValueError(f'lr must be a finite number above 0, got {lr}')
 
-# %% ../nbs/12_training.ipynb #3b39f862
+# %% ../nbs/12_training.ipynb #17d00dbb
 def ask(
     teachers: list[Teacher],
     x: Tensor,        # (B, C, H, W) one view
@@ -154,42 +155,50 @@ def amalgamate(
     mixed_precision: str='no', # or 'bf16', 'fp16'
 ) -> list[dict]:             # one record per step: step, epoch, loss, one key per part, lr, seconds
     "Train `student` from the teachers and unlabelled images; no label is seen, no teacher changes."
-    check_teachers(teachers)
-    for t in teachers:
-        if not isinstance(t, Teacher): raise TypeError(f'{type(t).__name__} is no teacher: wrap it, cka.Teacher(model, classes)')
-    if not isinstance(student, Student): raise TypeError(f'student must be a cka.Student, got {type(student).__name__}: wrap it, cka.Student(backbone, classes)')
-    if isinstance(images, (str, Path)): raise TypeError(f'images must be a Dataset, got the path {str(images)!r}: torchvision.datasets.ImageFolder reads folders')
-    space, images = _student_space(teachers, student), Unlabelled(images)
+    space, images = _checked(teachers, student, images)
     batch_size = batch_size if batch_size is not None else images.batch_size or 64
     _check_settings(epochs, batch_size, lr)
-    _probe(teachers, student, images)
     engine = _engine(device, mixed_precision)
     for model in (*teachers, student): model.to(engine.device)
-    before, settings = [fingerprint(t) for t in teachers], None
+    before = [fingerprint(t) for t in teachers]
     with seeded(seed):
-        logits, features = ask_all(teachers, images, engine.device, batch_size)
         ownership = ClassConditionalOwnership(space) if ownership is None else ownership
-        ownership.fit(logits, features)
-        owned_nt = ownership(logits, features).to(engine.device)
+        owned_nt, widths = _ownerships(teachers, images, ownership, engine.device, batch_size)
         objective = ContrastiveAmalgamation() if objective is None else objective
-        if hasattr(objective, 'build'): objective.build(space, student.head.in_features, [f.shape[1] for f in features])
-        del logits, features
-        trained = [m.to(engine.device) for m in (student, objective) if isinstance(m, nn.Module)]
-        for m in trained: m.train()
+        if hasattr(objective, 'build'): objective.build(space, student.head.in_features, widths)
+        trained = [m.to(engine.device).train() for m in (student, objective) if isinstance(m, nn.Module)]
         def loss_parts(index_b, step):
             x = _view(images, index_b, seed, step, augment).to(engine.device)
             return objective(student(x), ask(teachers, x, index_b), owned_nt[index_b.to(engine.device)], space)
-        order = (lambda epoch: torch.tensor(list(images.sampler))) if images.sampler is not None else lambda epoch: epoch_order(len(images), seed, epoch)
-        after = dict if monitor is None else lambda: {'monitor': evaluate(student, monitor)}
-        count = len(images) if images.sampler is None else len(images.sampler)
-        history = _fit(engine, trained, loss_parts, count, epochs, batch_size, lr, weight_decay, seed, 'amalgamation', order, after)
+        history = _fit(engine, trained, loss_parts, images.visited, epochs, batch_size, lr, weight_decay, 'amalgamation',
+                       lambda epoch: images.order(seed, epoch), (lambda: {'monitor': evaluate(student, monitor)}) if monitor is not None else dict)
     moved = [t.name for t, b in zip(teachers, before) if fingerprint(t) != b]
     if moved: raise RuntimeError(f'teacher {moved[0]!r} changed during amalgamation; its answers cannot be trusted')
     student.eval(); student.tasks = space.tasks()
     if out is not None: _save_run(Path(out), student, history, dict(
-        what='amalgamate', epochs=epochs, batch_size=batch_size, seed=seed, lr=lr, weight_decay=weight_decay, mixed_precision=mixed_precision, images=len(images), objective=_described(objective),
-        ownership=type(ownership).__name__, device=str(engine.device), versions=versions(), teachers={n: b for n, b in zip(space.names, before)}, student=fingerprint(student)))
+        what='amalgamate', epochs=epochs, batch_size=batch_size, seed=seed, lr=lr, weight_decay=weight_decay,
+        mixed_precision=mixed_precision, images=len(images), objective=_described(objective),
+        ownership=type(ownership).__name__, device=str(engine.device), versions=versions(),
+        teachers=dict(zip(space.names, before)), student=fingerprint(student)))
     return history
+
+def _checked(teachers, student, images) -> tuple[LabelSpace, Unlabelled]: # readable errors before anything is trained or written
+    check_teachers(teachers)
+    for t in teachers:
+        if not isinstance(t, Teacher): raise TypeError(f'{type(t).__name__} is no teacher: wrap it, cka.Teacher(model, classes)')
+    if not isinstance(student, Student): raise TypeError(f'student must be a cka.Student, got {type(student).__name__}: wrap it, cka.Student(backbone, classes)')
+    space, images = _student_space(teachers, student), Unlabelled(images)
+    x, training = images.batch([0]), student.training
+    with torch.no_grad():
+        for t in teachers: t(x.to(t._device()))
+        try: student.eval()(x.to(student.head.weight.device))
+        finally: student.train(training)
+    return space, images
+
+def _ownerships(teachers, images, ownership, device, batch_size) -> tuple[Tensor, list[int]]: # (N, T), widths of the features
+    logits, features = ask_all(teachers, images, device, batch_size)
+    ownership.fit(logits, features)
+    return ownership(logits, features).to(device), [f.shape[1] for f in features]
 
 def ask_all(teachers, images: Unlabelled, device, batch_size: int=64) -> tuple[list[Tensor], list[Tensor]]: # T of (N, C_t), T of (N, D_t)
     "Every teacher's answer to every image as it is; `ValueError` names a teacher and an image whose answer is not finite."
@@ -211,13 +220,6 @@ def _student_space(teachers, student: Student) -> LabelSpace: # the union, in th
     space.columns = [[student.classes.index(space.classes[c]) for c in columns] for columns in space.columns]
     space.classes = list(student.classes)
     return space
-
-def _probe(teachers, student, images: Unlabelled) -> None: # one image through everything: readable errors before anything is written
-    x, training = images.batch([0]), student.training
-    with torch.no_grad():
-        for t in teachers: t(x.to(t._device()))
-        try: student.eval()(x.to(student.head.weight.device))
-        finally: student.train(training)
 
 def _described(objective) -> dict:
     plain = {k: v for k, v in vars(objective).items() if isinstance(v, (int, float, str)) and k != 'training'} if hasattr(objective, '__dict__') else {}
