@@ -5,18 +5,24 @@
 # %% auto #0
 __all__ = ['parser', 'main']
 
-# %% ../nbs/15_cli.ipynb #31b93f89
+# %% ../nbs/15_cli.ipynb #f8d3bec9
 import argparse, sys
 from pathlib import Path
 
+from .core import versions
 from .demo import demo
+from .training import check_folder
 
-# %% ../nbs/15_cli.ipynb #90dac5f7
+# %% ../nbs/15_cli.ipynb #fb6644c9
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str): self.exit(2, f'{self.prog}: {message}; see {self.prog} --help\n')   # one line, no usage block
+
 def parser() -> argparse.ArgumentParser:
     "The command line of the package: `cka_nb COMMAND [options]`."
-    top = argparse.ArgumentParser(prog='cka_nb', formatter_class=argparse.RawDescriptionHelpFormatter,
+    top = _Parser(prog='cka_nb', formatter_class=argparse.RawDescriptionHelpFormatter,
         description='Contrastive Knowledge Amalgamation: several trained classifiers and unlabelled images in, one compact student out.',
         epilog='examples:\n  cka_nb demo                        five seeds, about five minutes on two cores\n  cka_nb demo --seeds 1 --epochs 20  a first look')
+    top.add_argument('--version', action='version', version=f'cka_nb {versions().get("cka_nb", "(not installed)")}')
     commands = top.add_subparsers(dest='command', required=True, metavar='COMMAND')
     run = commands.add_parser('demo', help='the whole method on scikit-learn\'s digits: teachers, students, a table, pictures', formatter_class=argparse.RawDescriptionHelpFormatter,
         description='Train a teacher of 0-4 and one of 5-9, then from unlabelled digits one student each by KD (joint, per task, with\n'
@@ -35,8 +41,7 @@ def _count(text: str) -> int:
     return int(text)
 
 def _folder(path: Path) -> Path:
-    for part in (path, *path.parents):
-        if part.exists() and not part.is_dir(): raise ValueError(f'{part} is a file: choose a folder for --out')
+    check_folder(path)
     return path
 
 # %% ../nbs/15_cli.ipynb #b4f7156a

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['trusted', 'checking_values', 'check_rows', 'check_temperature', 'check_weight', 'check_labels', 'full_precision',
-           'unit_rows', 'weighted_mean', 'seeded', 'progress', 'write_json', 'versions']
+           'unit_rows', 'weighted_mean', 'seeded', 'evaluating', 'progress', 'write_json', 'versions']
 
 # %% ../nbs/01_core.ipynb #03ae8a9c
 import functools, json, math, os, sys
@@ -45,10 +45,11 @@ def check_rows(**tensors: Tensor) -> None: # each (B, n), floating, finite, all 
             bad = (~x.isfinite()).sum().item()
             if bad: raise ValueError(f'{name} {tuple(x.shape)} has {bad} values that are NaN or infinite')
 
-# %% ../nbs/01_core.ipynb #1d1a9bab
+# %% ../nbs/01_core.ipynb #68bc1c7a
 def check_temperature(temperature: float) -> float:
     "The temperature as a float; `ValueError` unless it is finite and above 0."
-    value = float(temperature)
+    try: value = float(temperature)
+    except (TypeError, ValueError): raise TypeError(f'temperature must be a number, got {temperature!r}') from None
     if not (math.isfinite(value) and value > 0):
         raise ValueError(f'temperature must be a finite number above 0, got {value}')
     return value
@@ -77,16 +78,17 @@ def check_labels(pseudo_labels: Tensor, count: int) -> None:
     if pseudo_labels.shape != (count,):
         raise ValueError(f'pseudo_labels must have shape ({count},), one per image, got {tuple(pseudo_labels.shape)}')
 
-# %% ../nbs/01_core.ipynb #c5fbe8db
+# %% ../nbs/01_core.ipynb #07cf559f
 def full_precision(loss):
-    "Decorator: the loss computes outside autocast, with half-precision tensors raised to fp32; float64 stays."
+    "Decorator: the loss computes outside autocast, in fp32, or in float64 if any of its tensors is."
     @functools.wraps(loss)
     def raised(*args, **kwargs):
-        half = lambda x: x.float() if isinstance(x, Tensor) and x.dtype in (torch.float16, torch.bfloat16) else x
-        first = next((x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)), None)
-        if first is None: return loss(*args, **kwargs)
-        with torch.autocast(first.device.type, enabled=False):
-            return loss(*map(half, args), **{k: half(v) for k, v in kwargs.items()})
+        tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
+        if not tensors: return loss(*args, **kwargs)
+        dtype = torch.float64 if any(x.dtype == torch.float64 for x in tensors) else torch.float32
+        up = lambda x: x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x
+        with torch.autocast(tensors[0].device.type, enabled=False):
+            return loss(*map(up, args), **{k: up(v) for k, v in kwargs.items()})
     return raised
 
 # %% ../nbs/01_core.ipynb #b86e8ded
@@ -117,6 +119,17 @@ def seeded(seed: int):
     with torch.random.fork_rng(devices=cuda):
         torch.manual_seed(seed)
         yield
+
+# %% ../nbs/01_core.ipynb #5e8b27a2
+@contextmanager
+def evaluating(*models: torch.nn.Module):
+    "Inside the block all layers are in eval mode; afterwards each is in its own mode again."
+    modes = [(m, m.training) for model in models for m in model.modules()]
+    try:
+        for model in models: model.eval()
+        yield
+    finally:
+        for m, mode in modes: m.training = mode
 
 # %% ../nbs/01_core.ipynb #a483d0d2
 def progress(items, description: str, total: int|None=None):

@@ -5,24 +5,24 @@
 # %% auto #0
 __all__ = ['behead', 'Student']
 
-# %% ../nbs/05_student.ipynb #cc87e8d0
+# %% ../nbs/05_student.ipynb #e38bf525
 import copy
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from .core import write_json
-from .models import Preprocess, build_backbone
-from .teachers import LabelSpace, Output, class_names, find_head, load_state, logits_of, pooled, probe_images, read_config, save_state
+from .core import evaluating, seeded, write_json
+from .models import Preprocess, build_backbone, with_channels
+from .teachers import LabelSpace, Output, class_names, find_head, load_state, logits_of, pooled, probe_images, read_config, rebuilt, save_state, usual_sizes
 
-# %% ../nbs/05_student.ipynb #1486bf32
+# %% ../nbs/05_student.ipynb #3bc7617b
 def behead(
     model: nn.Module,                          # a classifier, in eval mode; changed in place
     input_size: tuple[int, int, int]|None=None, # (C, H, W); None: the usual sizes are tried
 ) -> int:                                      # D, the width of the features it now returns
     "Replace the classifier head by nothing; the model then returns its features."
-    for size in [input_size] if input_size else _usual_sizes(model):
+    for size in [input_size] if input_size else usual_sizes(model):
         try:
             with torch.no_grad(): name = find_head(model, probe_images(1, size))
         except (RuntimeError, AssertionError, IndexError): continue    # this size does not fit
@@ -36,13 +36,7 @@ def behead(
         raise ValueError(f'the backbone {type(model).__name__} cannot read {what}')
     raise ValueError(f'no linear head found in the backbone {type(model).__name__}: hand in a module that returns features and say features="output"')
 
-def _usual_sizes(model: nn.Module) -> list[tuple[int, int, int]]:
-    first = next((m for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear))), None)
-    if isinstance(first, nn.Linear):                        # a flattened picture
-        return [(first.in_features, 1, 1)]
-    return [(first.in_channels if first else 3, side, side) for side in (64, 224, 32, 28, 16, 8, 256, 299, 384)]
-
-# %% ../nbs/05_student.ipynb #b50acb10
+# %% ../nbs/05_student.ipynb #1733b4e8
 class Student(nn.Module):
     "A classifier over all classes: images (B, C, H, W) -> logits (B, classes) and features (B, D)."
     def __init__(self,
@@ -68,20 +62,20 @@ class Student(nn.Module):
         else: raise TypeError(f'backbone must be a name or an nn.Module, got {type(backbone).__name__}')
         self.architecture, self.features = getattr(net, 'architecture', None) if isinstance(backbone, str) else None, features
         self.wanted_channels = (self.architecture or {}).get('in_channels')
-        training = net.training
         size = self.preprocess.size and (self.wanted_channels or self.preprocess.size[0], *self.preprocess.size[1:])
-        width_d = _output_width(net.eval(), size) if features == 'output' else behead(net.eval(), size)
-        self.backbone = net.train(training)
+        with evaluating(net): width_d = _output_width(net, size) if features == 'output' else behead(net, size)
+        self.backbone = net
         self.head = nn.Linear(width_d, len(self.classes))
 
     def forward(self,
         images: Tensor,  # (B, C, H, W), float in [0, 1] or uint8
     ) -> Output:         # .logits (B, classes), .features (B, D)
         x = self.preprocess(images)
-        if self.wanted_channels and x.shape[1] == 1 != self.wanted_channels: x = x.expand(-1, self.wanted_channels, -1, -1)
+        if self.wanted_channels: x = with_channels(x, self.wanted_channels)
+        x = x.to(self.head.weight.dtype)
         try: features = pooled(logits_of(self.backbone(x)))
-        except RuntimeError as error:
-            if isinstance(error, torch.OutOfMemoryError) or 'channels' not in str(error) and 'size' not in str(error) and 'shapes' not in str(error): raise
+        except (RuntimeError, AssertionError) as error:
+            if isinstance(error, torch.OutOfMemoryError) or not any(w in str(error) for w in ('channels', 'size', 'shape', 'height', 'width')): raise
             raise ValueError(f'the student cannot read images of shape {tuple(images.shape)} ({str(error).splitlines()[0][:160]}); give Student(input_size=(C, H, W))') from error
         return Output(self.head(features), features)
 
@@ -90,9 +84,7 @@ class Student(nn.Module):
         images: Tensor,                # (B, C, H, W)
     ) -> tuple[list[str], Tensor]:     # B class names, probabilities (B, classes)
         "The most probable class of each image, and all probabilities; in eval mode."
-        training = self.training
-        try: probabilities = self.eval()(images).logits.float().softmax(1)
-        finally: self.train(training)
+        with evaluating(self): probabilities = self(images.to(self.head.weight.device)).logits.float().softmax(1)
         return [self.classes[i] for i in probabilities.argmax(1).tolist()], probabilities
 
     def extra_repr(self) -> str: return f'{len(self.classes)} classes: {", ".join(self.classes[:6])}{" ..." if len(self.classes) > 6 else ""}'
@@ -111,19 +103,19 @@ class Student(nn.Module):
         backbone: nn.Module|None=None, # the architecture, if it was hand-written; its weights are replaced, in a copy
     ) -> 'Student':                    # in eval mode
         "The student that `save` wrote. Nothing is unpickled."
-        config = read_config(folder, 'cka_nb student 1')
+        config = read_config(folder, 'cka_nb student 1', dict(classes=list, tasks=dict, architecture=(dict, type(None)), features=(str, type(None)), backbone=str, preprocess=dict))
         pre = config['preprocess']
         if backbone is None:
             if not config['architecture']: raise ValueError(f'{folder} was saved with a hand-written {config["backbone"]}: hand in the architecture, Student.load(folder, backbone={config["backbone"]}(...))')
-            backbone = build_backbone(num_classes=len(config['classes']), **config['architecture'])
-        student = cls(backbone, config['classes'], config['features'], pre['size'], pre['mean'], pre['std'])
+            backbone = rebuilt(folder, config)
+        with seeded(0): student = cls(backbone, config['classes'], config['features'], pre.get('size'), pre.get('mean'), pre.get('std'))
         student.tasks, student.architecture = config['tasks'], config['architecture']
         student.wanted_channels = (config['architecture'] or {}).get('in_channels')
         return load_state(student, folder).eval()
 
 @torch.no_grad()
 def _output_width(net: nn.Module, size: tuple[int, int, int]|None) -> int:
-    for s in [size] if size else _usual_sizes(net):
+    for s in [size] if size else usual_sizes(net):
         try: return pooled(logits_of(net(probe_images(1, s)))).shape[1]
         except RuntimeError: pass
     raise ValueError(f'the backbone {type(net).__name__} cannot read images of size {tuple(size)}' if size else 'give input_size=(C, H, W): the backbone reads none of the usual sizes')

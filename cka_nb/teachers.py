@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['class_names', 'Output', 'logits_of', 'pooled', 'find_head', 'probe_images', 'Teacher', 'architecture_of',
-           'save_state', 'load_state', 'read_config', 'fingerprint', 'LabelSpace', 'check_teachers']
+           'usual_sizes', 'save_state', 'load_state', 'rebuilt', 'read_config', 'fingerprint', 'LabelSpace',
+           'check_teachers']
 
-# %% ../nbs/04_teachers.ipynb #91ade12d
+# %% ../nbs/04_teachers.ipynb #d0e34705
 import copy, hashlib, json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,14 +17,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from .core import write_json
+from .core import seeded, write_json
 from .data import as_float
 from .models import Preprocess, build_backbone
 
-# %% ../nbs/04_teachers.ipynb #95605e51
+# %% ../nbs/04_teachers.ipynb #c8b5558d
 def class_names(classes) -> list[str]: # unique
     "The names as strings; `ValueError` for none or for one given twice."
     if isinstance(classes, (str, bytes)): raise TypeError(f'classes must be a list of names, got the string {classes!r}')
+    if not hasattr(classes, '__iter__'): raise TypeError(f'classes must be a list of names, got {type(classes).__name__}')
     names = [str(c) for c in classes]
     if not names: raise ValueError('classes is empty: name at least one class')
     twice = sorted({n for n in names if names.count(n) > 1})
@@ -70,7 +72,7 @@ def probe_images(count: int, size: tuple[int, int, int]) -> Tensor: # (count, C,
     "Made-up images to try a network with, always the same."
     return torch.rand(count, *size, generator=torch.Generator().manual_seed(0))
 
-# %% ../nbs/04_teachers.ipynb #24edae72
+# %% ../nbs/04_teachers.ipynb #1dddfc25
 class Teacher(nn.Module):
     "A trained classifier, frozen: images -> (logits, features). Its weights and buffers never change."
     def __init__(self,
@@ -90,8 +92,7 @@ class Teacher(nn.Module):
         if transform is not None and not callable(transform): raise TypeError('transform must be a function of an image batch')
         self.classes, self.named = class_names(classes), name is not None
         self.name = str(name) if self.named else type(model).__name__
-        self.model = copy.deepcopy(model)
-        for p in self.model.parameters(): p.requires_grad_(False).grad = None
+        self.model = _copy(model)
         self.transform = copy.deepcopy(transform) if isinstance(transform, nn.Module) else transform
         self.features, self.input_size = features, None
         self._place, self._kept = None, None          # where features are read: (submodule, 'input' or 'output')
@@ -109,23 +110,27 @@ class Teacher(nn.Module):
         self.train(False)
         x = as_float(images)
         with torch.autocast(x.device.type, enabled=False):
-            try: logits, features = self._answer(x if self.transform is None else self.transform(x))
-            except (RuntimeError, IndexError, AttributeError) as error:
+            try: logits, features = self._answer(self._wanted(x))
+            except (RuntimeError, IndexError, AttributeError, AssertionError) as error:
                 if isinstance(error, torch.OutOfMemoryError): raise
                 raise ValueError(f'teacher {self.name!r} cannot read images of shape {tuple(images.shape)} ({_first_line(error)}); '
                                  'give it transform=..., which turns an image batch into what its model wants') from error
         if logits.shape != (len(images), len(self.classes)):
             raise ValueError(f'teacher {self.name!r} gives logits of shape {tuple(logits.shape)} for {len(images)} images, '
                              f'but has {len(self.classes)} class names: one name per logit is needed')
+        if len(features) != len(images): raise ValueError(f'teacher {self.name!r} gives features of shape {tuple(features.shape)} for {len(images)} images')
         if self.input_size is None: self.input_size = tuple(images.shape[1:])
         return Output(logits, features)
+
+    def _wanted(self, x: Tensor) -> Tensor: return x if self.transform is None else self.transform(x)
 
     def _answer(self, x: Tensor) -> Output:
         dtype = next((p.dtype for p in self.model.parameters() if p.is_floating_point()), None)
         if dtype is not None and isinstance(x, Tensor) and x.is_floating_point(): x = x.to(dtype)
         if callable(self.features):
-            logits, features = self.features(self.model, x)
-            return Output(logits_of(logits), pooled(features))
+            answer = self.features(self.model, x)
+            if not isinstance(answer, (tuple, list)) or len(answer) != 2: raise TypeError(f'features=... of teacher {self.name!r} must return (logits, features), got {type(answer).__name__}')
+            return Output(logits_of(answer[0]), pooled(answer[1]))
         if self._place is None: self._find(x[:1])
         logits = logits_of(self.model(x))
         features, self._kept = self._kept, None
@@ -151,7 +156,7 @@ class Teacher(nn.Module):
 
     def save(self, folder: str|Path) -> Path:
         "Write weights (safetensors) and description (JSON) into `folder`."
-        architecture = architecture_of(self.model, len(self.classes))
+        architecture = architecture_of(self.model, len(self.classes), self.input_size and tuple(self._wanted(probe_images(1, self.input_size).to(self._device())).shape[1:]))
         known = self.transform is None or isinstance(self.transform, Preprocess)
         save_state(self.model, folder)
         write_json(Path(folder)/'config.json', dict(
@@ -168,10 +173,10 @@ class Teacher(nn.Module):
         features: Callable|None=None,    # likewise
     ) -> 'Teacher':
         "The teacher that `save` wrote; `ValueError` says what has to be handed in. Nothing is unpickled."
-        config = read_config(folder, 'cka_nb teacher 1')
+        config = read_config(folder, 'cka_nb teacher 1', dict(name=str, named=bool, classes=list, architecture=(dict, type(None)), model=str, features=(str, dict), input_size=(list, type(None)), transform=(str, dict, type(None))))
         if model is None:
-            if not config['architecture']: raise ValueError(f'{folder} was saved from a hand-written {config["model"]}: hand in the architecture, Teacher.load(folder, model={config["model"]}(...))')
-            model = build_backbone(num_classes=len(config['classes']), **config['architecture'])
+            if not config['architecture']: raise ValueError(f'{folder} was saved from a hand-written or modified {config["model"]}: hand in the architecture as it was, Teacher.load(folder, model=...)')
+            model = rebuilt(folder, config)
         for key, given in (('transform', transform), ('features', features)):
             if config[key] == 'function' and given is None: raise ValueError(f'{folder} was saved with a function as its {key}: hand it in, Teacher.load(folder, {key}=...)')
         if transform is None and config['transform'] is not None: transform = Preprocess(**config['transform'])
@@ -179,16 +184,29 @@ class Teacher(nn.Module):
         model = load_state(copy.deepcopy(model), folder)
         return cls(model, config['classes'], config['name'] if config['named'] else None, features, transform, config['input_size'])
 
+def _copy(model: nn.Module) -> nn.Module: # frozen
+    if any(isinstance(p, nn.parameter.UninitializedParameter) for p in model.parameters()):
+        raise ValueError(f'{type(model).__name__} has lazy layers without weights: run it on one batch first')
+    try:
+        model = copy.deepcopy(model)
+        for p in model.parameters(): p.requires_grad_(False).grad = None
+    except RuntimeError as error: raise TypeError(f'{type(model).__name__} cannot be copied and frozen ({_first_line(error)}); hand in a plain module that holds its own weights') from error
+    return model
+
 def _first_line(error: Exception) -> str: return (str(error).splitlines() or [type(error).__name__])[0][:160]
 
 def _size(size) -> tuple[int, int, int]:
-    size = tuple(int(s) for s in size)
+    size = tuple(int(s) for s in size) if hasattr(size, '__iter__') else (size,)
     if len(size) != 3 or min(size) < 1: raise ValueError(f'input_size must be (C, H, W), got {size}')
     return size
 
-# %% ../nbs/04_teachers.ipynb #726982be
-def architecture_of(model: nn.Module, num_classes: int) -> dict|None: # arguments of `build_backbone`, or None
-    "How to rebuild this network by name, if its weights have the names and shapes of a known architecture."
+# %% ../nbs/04_teachers.ipynb #7838cbe1
+def architecture_of(
+    model: nn.Module, # in eval mode
+    num_classes: int,
+    input_size: tuple[int, int, int]|None=None, # (C, H, W) the model reads; None: the usual sizes are tried
+) -> dict|None:       # arguments of `build_backbone`, or None
+    "How to rebuild this network by name, if a known architecture has its weights' names and shapes and gives its answers."
     import torchvision
     shapes = lambda m: {k: tuple(v.shape) for k, v in m.state_dict().items()}
     candidates = [model.architecture] if isinstance(getattr(model, 'architecture', None), dict) else []
@@ -198,9 +216,29 @@ def architecture_of(model: nn.Module, num_classes: int) -> dict|None: # argument
     for candidate in candidates:
         with torch.device('meta'):
             try:
-                if shapes(build_backbone(num_classes=num_classes, **candidate)) == shapes(model): return candidate
-            except (RuntimeError, NotImplementedError): pass      # an initialisation that needs real numbers
+                fits = shapes(build_backbone(num_classes=num_classes, **candidate)) == shapes(model)
+            except (RuntimeError, NotImplementedError): continue      # an initialisation that needs real numbers
+        if fits and _answers_alike(model, candidate, num_classes, input_size): return candidate
     return None
+
+@torch.no_grad()
+def _answers_alike(model, candidate: dict, num_classes: int, input_size) -> bool:
+    with seeded(0): twin = build_backbone(num_classes=num_classes, **candidate).eval()
+    twin.load_state_dict(model.state_dict())
+    original = copy.deepcopy(model).cpu().eval()
+    if repr(original) != repr(twin): return False            # also where a head of zeros hides it from the answers
+    for size in [input_size] if input_size else usual_sizes(model):
+        x = probe_images(1, size)
+        try: answer = logits_of(original(x))
+        except (RuntimeError, AssertionError, IndexError): continue
+        return answer.dtype == x.dtype and torch.equal(answer, logits_of(twin(x)))
+    return False
+
+def usual_sizes(model: nn.Module) -> list[tuple[int, int, int]]: # of (C, H, W), to be tried
+    "Image sizes a network may be able to read, when nobody said which."
+    first = next((m for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear))), None)
+    if isinstance(first, nn.Linear): return [(first.in_features, 1, 1)]          # a flattened picture
+    return [(first.in_channels if first else 3, side, side) for side in (64, 224, 32, 28, 16, 8, 256, 299, 384)]
 
 def save_state(model: nn.Module, folder: str|Path) -> None:
     "Write the state of `model` into folder/model.safetensors, whole or not at all."
@@ -221,14 +259,26 @@ def load_state(model: nn.Module, folder: str|Path) -> nn.Module: # the model giv
         raise ValueError(f'the weights in {path} do not fit this {type(model).__name__}: {" ".join(lines)[:240]}') from error
     return model
 
-def read_config(folder: str|Path, format: str) -> dict:
-    "folder/config.json, if it has this format; the error says what the folder is instead."
+def rebuilt(folder: str|Path, config: dict) -> nn.Module:
+    "The backbone that a description names, with random weights; nobody's random state is touched."
+    try:
+        with seeded(0): return build_backbone(num_classes=len(config['classes']), **config['architecture'])
+    except (TypeError, RuntimeError) as error: raise ValueError(f'{Path(folder)/"config.json"} is damaged: its architecture cannot be built ({_first_line(error)})') from error
+
+def read_config(
+    folder: str|Path,
+    format: str,       # 'cka_nb teacher 1' or 'cka_nb student 1'
+    needs: dict,       # key -> type or types its value must have
+) -> dict:
+    "folder/config.json, if it has this format and these keys; the error says what is wrong with it."
     path = Path(folder)/'config.json'
     if not path.is_file(): raise FileNotFoundError(f'{folder} holds no {format.split()[1]}: {path} is missing')
     try: config = json.loads(path.read_text(encoding='utf-8'))
     except ValueError as error: raise ValueError(f'{path} is damaged: {error}') from error
     if not isinstance(config, dict) or config.get('format') != format:
         raise ValueError(f'{path} has the format {config.get("format") if isinstance(config, dict) else type(config).__name__!r}, expected {format!r}')
+    wrong = [k for k, kind in needs.items() if k not in config or not isinstance(config[k], kind)]
+    if wrong: raise ValueError(f'{path} is damaged: {", ".join(map(repr, wrong))} missing or of the wrong kind')
     return config
 
 def fingerprint(model: nn.Module) -> str: # 64 hexadecimal digits

@@ -1,0 +1,327 @@
+"""Break the chapters' code on purpose; a Markdown table of which check turned red.
+
+usage: python tools/break_losses.py [CHAPTER ...]    (e.g. 07_contrast; default: all, 15 minutes)
+
+Each breakage is made in a temporary copy of one notebook and run as the tests run it. The exit
+status is 1 if one was not caught. Text that no longer stands in the notebook once is an error.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+ROOT = Path(__file__).resolve().parent.parent
+RUNNER = Path(sys.executable).with_name("nbdev-test")
+ENV = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
+WIDTH = 110  # of a failing statement in the table
+
+# chapter, then "kind: what is broken", then "text that stands once in exported cells ==> new text"
+BREAKAGES = r"""
+06_soft_targets
+  itself: soft_target_loss: the teacher compared with itself
+    log_q_bc = (student_logits ==> log_q_bc = (teacher_logits
+  sign: soft_target_loss: log-ratio turned
+    (log_p_bc - log_q_bc) ==> (log_q_bc - log_p_bc)
+  sign: soft_target_loss: KL(student || teacher)
+    log_p_bc.exp() * (log_p_bc ==> -log_q_bc.exp() * (log_p_bc
+  sum: soft_target_loss: sum over images
+    weighted_mean(kl_b, check_weight(weight, kl_b)) ==> kl_b.sum()
+  mean: soft_target_loss: mean over classes
+    (log_p_bc - log_q_bc)).sum(1) ==> (log_p_bc - log_q_bc)).mean(1)
+  weights: soft_target_loss: weights ignored
+    kl_b, check_weight(weight, kl_b) ==> kl_b, check_weight(None, kl_b)
+  temperature: soft_target_loss: tau^2 left out
+    tau**2 * weighted_mean(kl_b, check ==> weighted_mean(kl_b, check
+  detach: soft_target_loss: teacher not detached
+    teacher_logits.detach() ==> teacher_logits
+  sum: mixture: shared classes added
+    q_bc / known_c.clamp_min(1) ==> q_bc
+  weights: mixture: ownership ignored
+    ownership[:, t:t+1] * ( ==> (
+  detach: mixture: teachers not detached
+    l_bc.detach().to(own ==> l_bc.to(own
+  temperature: mixture: temperature ignored
+    .to(ownership) / temperature) ==> .to(ownership))
+  itself: mixture_loss: the target compared with itself
+    q_bc * (student_logits / tau).log_softmax(1) ==> torch.xlogy(q_bc, q_bc)
+  sign: mixture_loss: student's term added
+    - q_bc * (student_logits ==> + q_bc * (student_logits
+  sum: mixture_loss: sum over images
+    weighted_mean(kl_b, weight_b) ==> (kl_b * weight_b).sum()
+  weights: mixture_loss: weights ignored
+    weighted_mean(kl_b, weight_b) ==> kl_b.mean()
+  temperature: mixture_loss: tau^2 left out
+    tau**2 * weighted_mean(kl_b, weight_b) ==> weighted_mean(kl_b, weight_b)
+  detach: mixture_loss: target not detached
+    target_probabilities.detach() ==> target_probabilities
+  sum: concatenated: shared classes added
+    sums_bc / torch.bincount(places_k, minlength=classes).to(p_bk) ==> sums_bc
+  detach: concatenated: not detached
+    [l.detach() for l in logits] ==> logits
+07_contrast
+  sign: both: sign
+    return -log_p_bk ==> return log_p_bk
+  sum: both: sum over positives
+    .sum(1) / count_b.clamp_min(1) ==> .sum(1)
+  mean: both: softmax over positives only
+    bk.log_softmax(1) ==> bk.masked_fill(~positive_bk, -torch.inf).log_softmax(1)
+  mean: both: anchors without a positive counted
+    count_b > 0 ==> count_b >= 0
+  sum: intra: sum over anchors
+    return weighted_mean( ==> return len(z) * weighted_mean(
+  weights: intra: weights ignored
+    check_weight(weight, z) ==> check_weight(None, z)
+  itself: intra: every image among its own keys
+    / tau).masked_fill(self_bb, -torch.inf) ==> / tau)
+  itself: intra: every image its own key and positive
+    / tau).masked_fill(self_bb, -torch.inf) ==> / tau)
+    pseudo_labels) & ~self_bb ==> pseudo_labels)
+  itself: inter: the teacher compared with itself
+    unit_rows(z_student) @ ==> unit_rows(z_teacher) @
+  one model: inter: keys and positives from the student only
+    @ unit_rows(z_teacher).T ==> @ unit_rows(z_student).T
+  detach: inter: the teacher's embedding detached
+    @ unit_rows(z_teacher).T ==> @ unit_rows(z_teacher.detach()).T
+  detach: inter: the student's embedding detached
+    unit_rows(z_student) @ ==> unit_rows(z_student.detach()) @
+  one model: inter: one direction only
+    (there + back) / 2 ==> there
+  sum: inter: both directions added
+    (there + back) / 2 ==> there + back
+  one model: inter: the same image is no positive
+    _positive_mean(s, positive_bb) ==> _positive_mean(s, positive_bb.fill_diagonal_(False))
+  one model: inter: only the same image is a positive
+    _positive_mean(s, positive_bb) ==> _positive_mean(s, torch.eye(len(s)).bool())
+  weights: inter: weights ignored
+    check_weight(weight, z_student) ==> check_weight(None, z_student)
+  temperature: inter: temperature ignored
+    @ unit_rows(z_teacher).T / tau ==> @ unit_rows(z_teacher).T
+08_alignment
+  sign: mmd: cross term added
+    - 2 * kernel_mean ==> + 2 * kernel_mean
+  itself: mmd: x with itself
+    2 * kernel_mean(x_bd, y_bd) ==> 2 * kernel_mean(x_bd, x_bd)
+  sum: mmd: sum over pairs
+    .exp().mean() ==> .exp().sum()
+  detach: mmd: y detached
+    y.flatten(1) ==> y.detach().flatten(1)
+  other: mmd: exp(-d^2 / s^2)
+    (2 * s**2) ==> s**2
+  other: mmd: rows not normalised
+    if normalize: ==> if False:
+  other: mmd: zero distances not clamped
+    .square().clamp_min(1e-12) ==> .square()
+  other: mmd: rounding may go below zero
+    (x_bd, y_bd)).clamp_min(0) ==> (x_bd, y_bd))
+  itself: pointwise: the teacher compared with itself
+    (unit_rows(z_student) * ==> (unit_rows(z_teacher) *
+  sign: pointwise: 1 + cosine
+    weighted_mean(1 - ( ==> weighted_mean(1 + (
+  sum: pointwise: sum over images
+    return weighted_mean(1 - ==> return len(z_student) * weighted_mean(1 -
+  weights: pointwise: weights ignored
+    .sum(1), check_weight(weight, z_student) ==> .sum(1), check_weight(None, z_student)
+  itself: relational: every image among its own neighbours
+    / tau).masked_fill(self_bb, -torch.inf) ==> / tau)
+  sign: relational: log-ratio turned
+    (log_p_bb - log_q_bb) ==> (log_q_bb - log_p_bb)
+  sign: relational: KL(student || teacher)
+    log_p_bb, log_q_bb = ==> log_q_bb, log_p_bb =
+  detach: relational: the teacher's embedding detached
+    = neighbours(z_teacher) ==> = neighbours(z_teacher.detach())
+  weights: relational: weights ignored
+    0)).sum(1), weight_b) ==> 0)).sum(1).mean(), weight_b)
+  detach: alignment: the teacher's embedding detached
+    return (pointwise ==> z_teacher = z_teacher.detach(); return (pointwise
+  weights: alignment: weights ignored
+    return (pointwise ==> weight = None; return (pointwise
+  sum: alignment: halves added
+    temperature, weight)) / 2 ==> temperature, weight))
+  other: alignment: pointwise half only
+    + relational_loss(z_student, z_teacher, temperature, weight)) / 2 ==> )
+09_ownership
+  sign: energy turned
+    logits.float().logsumexp(1) ==> -logits.float().logsumexp(1)
+  other: two_heaps: share of the heaps ignored
+    (share / (1 - share)).log() - ( ==> -(
+  sign: two_heaps: heaps swapped
+    slope = (high - low) ==> slope = (low - high)
+  other: two_heaps: centre forgotten
+    offset - slope * centre / scale ==> offset
+  one model: EnergyOwnership: the first teacher's heaps for all
+    two_heaps(energy(l)) for l in logits ==> two_heaps(energy(logits[0])) for l in logits
+  one model: ClassConditionalOwnership: the first teacher's features only
+    enumerate(features)], 1) ==> enumerate(features[:1])], 1)
+  other: ClassConditionalOwnership: features ignored
+    + log_p_bc / 2 ==> + log_p_bc * 0
+  sign: ClassConditionalOwnership: distance added
+    log_share_c - far_bc ==> log_share_c + far_bc
+  mean: ClassConditionalOwnership: mean over classes
+    places].sum(1) ==> places].mean(1)
+10_objective
+  weights: pseudo_labels: ownership ignored
+    q_bc = mixture(logits, ownership, ==> q_bc = mixture(logits, ownership * 0 + 1,
+  sum: over_teachers: sum over images
+    shares_bt.mean(0) ==> shares_bt.sum(0)
+  weights: over_teachers: shares ignored
+    share * loss for ==> loss for
+  weights: joint: ownership ignored
+    .logits, mixture(logits, ownership, ==> .logits, mixture(logits, ownership * 0 + 1,
+  itself: task: the student compared with itself
+    [:, c], l, self.temperature ==> [:, c], student.logits[:, c], self.temperature
+  weights: task: ownership ignored
+    l, self.temperature, w) ==> l, self.temperature)
+  weights: task: its weight ignored
+    = self.task * over ==> = over
+  one model: intra: the student only
+    + each(lambda z, a: intra_model ==> + 0 * each(lambda z, a: intra_model
+  one model: intra: the teachers only
+    (intra_model_loss(z_student ==> (0 * intra_model_loss(z_student
+  weights: intra: ownership ignored
+    labels_b, tau, ownership.amax(1)) ==> labels_b, tau)
+    intra_model_loss(z, labels_b, tau, a) ==> intra_model_loss(z, labels_b, tau)
+  weights: inter: ownership ignored
+    (z_student, z, labels_b, tau, a) ==> (z_student, z, labels_b, tau)
+  detach: inter: the teacher's embedding detached
+    (z_student, z, labels_b ==> (z_student, z.detach(), labels_b
+  itself: inter: the teacher compared with itself
+    (z_student, z, labels_b ==> (z, z, labels_b
+  weights: inter: its weight ignored
+    = self.inter * each ==> = each
+  detach: alignment: the teacher's embedding detached
+    (z_student, z, tau ==> (z_student, z.detach(), tau
+  weights: alignment: ownership ignored
+    (z_student, z, tau, a) ==> (z_student, z, tau)
+11_evaluation
+  other: joint: images of unknown classes left out
+    'joint': _share(predicted == labels) ==> 'joint': _share((predicted == labels)[known])
+  other: owner: unknown classes counted as right
+    labels.clamp_min(0)] & known) ==> labels.clamp_min(0)])
+  other: task_known: all classes compete
+    'task_known': _share(within[its] ==> 'task_known': _share(predicted[its]
+  other: answers_of: labels by number, not by name
+    [y if place is None else place[y] for y in labels] ==> labels
+  other: answers_of: eval mode not undone
+    with evaluating(*modules): ==> for m in modules: m.eval()\n    if True:
+  sign: calibration_error: without abs
+    gap_b.abs() ==> gap_b
+  sum: calibration_error: sum over images
+    (gap_b.abs().sum() / len(labels)) ==> gap_b.abs().sum()
+  mean: cohesion: mean over classes, not images
+    * count).sum().item() / len(labels) ==> ).mean().item()
+  sign: separation: 1 + cosine
+    1 - cosine_cc[off] ==> 1 + cosine_cc[off]
+  itself: separation: every class with itself too
+    1 - cosine_cc[off] ==> 1 - cosine_cc
+12_training
+  sign: loop: loss maximised
+    engine.backward(loss) ==> engine.backward(-loss)
+  other: loop: schedule ignored
+    = lr * one_cycle(step, steps) ==> = lr
+  other: loop: NaN not watched
+    if bad: raise ==> if False: raise
+  other: train_teacher: the caller's model trained
+    copy.deepcopy(model).to(engine ==> model.to(engine
+  other: amalgamate: labels read
+    space, images = _c ==> {int(i[1]) for i in images if type(i) is tuple}; space, images = _c
+  other: amalgamate: order not seeded
+    images.order(seed, epoch), ( ==> images.order(time.time_ns() % 10**6, epoch), (
+  other: amalgamate: ownership not that of the image
+    owned_nt[index_b.to(engine.device)] ==> owned_nt[:len(index_b)]
+  other: amalgamate: projections not trained
+    for m in (student, objective) if ==> for m in (student,) if
+  other: amalgamate: student left in train mode
+    student.eval() ==> pass
+04_teachers
+  frozen: Teacher: train mode possible
+    return super().train(False) ==> return super().train(mode)
+    self.train(False)\n        x = as_float ==> x = as_float
+  frozen: Teacher: gradients possible
+    @torch.no_grad()\n    def forward ==> def forward
+  frozen: Teacher: the model not copied
+    model = copy.deepcopy(model) ==> pass
+  other: Teacher: head's output, other layers' input
+    'input' if name == head else 'output' ==> 'output' if name == head else 'input'
+  other: Teacher: autocast left on
+    with torch.autocast(x.device.type, enabled=False): ==> if True:
+  other: Teacher: bytes not scaled
+    x = as_float(images) ==> x = images.float()
+  sum: pooled: sum over positions
+    features.mean((2, 3)) ==> features.sum((2, 3))
+  other: LabelSpace: classes by place, not by name
+    [place[str(c)] for c in t.classes] ==> list(range(len(t.classes)))
+  frozen: fingerprint: buffers left out
+    sorted(model.state_dict().items()) ==> sorted(model.named_parameters())
+"""
+
+
+def breakages():
+    """The list above as {chapter: [(kind, what is broken, [(old, new)])]}."""
+    chapters = {}
+    for line in BREAKAGES.strip().splitlines():
+        if line.startswith("    "):
+            entries[-1][2].append(line.strip().replace("\\n", "\n").split(" ==> "))
+        elif line.startswith("  "):
+            entries.append((*line.strip().split(": ", 1), []))
+        else:
+            entries = chapters[line] = []
+    return chapters
+
+
+def broken(chapter, changes):
+    """The chapter as JSON with these changes; ValueError unless each text is found exactly once."""
+    notebook = json.loads((ROOT / "nbs" / f"{chapter}.ipynb").read_text(encoding="utf-8"))
+    for cell in notebook["cells"]:
+        cell["source"] = "".join(cell["source"])
+    exported = [c for c in notebook["cells"] if c["source"].startswith("#| export\n")]
+    for old, new in changes:
+        count = sum(c["source"].count(old) for c in exported)
+        if count != 1:
+            raise ValueError(f"{chapter}: {old!r} stands {count} times in the exported cells")
+        for cell in exported:
+            cell["source"] = cell["source"].replace(old, new)
+    return json.dumps(notebook)
+
+
+def failure(chapter, text):
+    """Run this notebook in a folder of its own: its error and the statement, or None."""
+    with TemporaryDirectory() as folder:
+        shutil.copy(ROOT / "pyproject.toml", folder)
+        path = Path(folder, f"{chapter}.ipynb")
+        path.write_text(text, encoding="utf-8")
+        command, env = [RUNNER, path], os.environ | ENV
+        run = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+    if run.returncode == 0 and "Success." in run.stdout.splitlines():
+        return None
+    error = re.search(r"^(\w+) in .*\.ipynb:", run.stderr, re.M)
+    line = re.search(r'^  File "<ipython-input.*\n(.*)', run.stderr, re.M)
+    if not error or not line or error[1] in ("SyntaxError", "NameError", "ImportError"):
+        raise RuntimeError(f"{chapter}: the breakage itself does not run\n{run.stdout}{run.stderr}")
+    statement = line[1].split("  # ")[0].strip()
+    return f"{error[1]}: {statement if len(statement) <= WIDTH else statement[:WIDTH] + ' ...'}"
+
+
+def main(*chapters):
+    """Print the table; the number of breakages that no check caught."""
+    missed, listed = 0, breakages()
+    print("| chapter | kind | broken | caught by |\n|---|---|---|---|")
+    for chapter in chapters or listed:
+        entries = listed[chapter]
+        texts = [broken(chapter, changes) for _, _, changes in entries]  # all found, before any run
+        if failure(chapter, broken(chapter, [])):
+            raise RuntimeError(f"{chapter} fails as it is")
+        for (kind, what, _), text in zip(entries, texts):
+            caught = failure(chapter, text)
+            missed += caught is None
+            row = (chapter, kind, what, f"`{caught}`" if caught else "**NOT CAUGHT**")
+            print("|", " | ".join(cell.replace("|", "\\|") for cell in row), "|", flush=True)
+    return missed
+
+
+if __name__ == "__main__":
+    sys.exit(1 if main(*sys.argv[1:]) else 0)
