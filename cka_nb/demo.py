@@ -40,12 +40,12 @@ def demo_student(classes, seed: int) -> Student:
     "The demo's student with its random weights; equal for all objectives of one seed."
     with seeded(1000 * seed + 99): return Student('resnet_small', classes, input_size=(1, 8, 8))
 
-# %% ../nbs/14_demo.ipynb #4639b8ab
+# %% ../nbs/14_demo.ipynb #c3b461d0
 OBJECTIVES = {  # row -> a fresh objective
-    'kd': lambda: partial(joint_distillation, temperature=2.),
-    'kd_task': lambda: partial(task_distillation, temperature=2.),
+    'kd': lambda: partial(joint_distillation, temperature=4.),
+    'kd_task': lambda: partial(task_distillation, temperature=4.),
     'kd_owned': lambda: owned_distillation(),
-    'cfl': lambda: CommonFeatureLearning(),
+    'cfl': lambda: CommonFeatureLearning(weight=1.),
     'cka': lambda: ContrastiveAmalgamation(),
 }
 
