@@ -1,4 +1,7 @@
-"Contrastive Knowledge Amalgamation: several trained image classifiers and unlabelled images in, one compact student out."
+"""Contrastive Knowledge Amalgamation.
+
+Several trained image classifiers and unlabelled images in, one compact student out.
+"""
 from importlib.metadata import PackageNotFoundError, version
 
 from cka_nb.alignment import alignment_loss, mmd_loss, pointwise_loss, relational_loss
@@ -17,13 +20,13 @@ from cka_nb.teachers import LabelSpace, Output, Teacher, fingerprint
 from cka_nb.training import amalgamate, train_teacher
 
 try: __version__ = version("cka_nb")
-except PackageNotFoundError: __version__ = "0+unknown"  # a bare checkout; settings.ini has the number
+except PackageNotFoundError: __version__ = "0+unknown"  # a bare checkout; see settings.ini
 
 __all__ = [
-    "ClassConditionalOwnership", "ClassSubset", "CommonFeatureLearning", "ContrastiveAmalgamation", "EnergyOwnership",
-    "LabelSpace", "Output", "Preprocess", "SmallResNet", "SmallVGG", "Student", "Teacher", "TensorImages",
-    "alignment_loss", "amalgamate", "build_backbone", "digits", "evaluate", "fingerprint", "inter_model_loss",
-    "intra_model_loss", "joint_distillation", "mixture", "mixture_loss", "mmd_loss", "owned_distillation",
-    "pointwise_loss", "random_affine", "random_crop_flip", "relational_loss", "soft_target_loss", "task_distillation",
-    "train_teacher",
+    "ClassConditionalOwnership", "ClassSubset", "CommonFeatureLearning", "ContrastiveAmalgamation",
+    "EnergyOwnership", "LabelSpace", "Output", "Preprocess", "SmallResNet", "SmallVGG", "Student",
+    "Teacher", "TensorImages", "alignment_loss", "amalgamate", "build_backbone", "digits",
+    "evaluate", "fingerprint", "inter_model_loss", "intra_model_loss", "joint_distillation",
+    "mixture", "mixture_loss", "mmd_loss", "owned_distillation", "pointwise_loss", "random_affine",
+    "random_crop_flip", "relational_loss", "soft_target_loss", "task_distillation", "train_teacher",
 ]

@@ -5,33 +5,39 @@
 # %% auto #0
 __all__ = ['mmd_loss', 'pointwise_loss', 'relational_loss', 'alignment_loss']
 
-# %% ../nbs/08_alignment.ipynb #ed28c7e2
+# %% ../nbs/08_alignment.ipynb #9cd93d7f
 import torch
 from torch import Tensor
 
-from .core import check_rows, check_temperature, check_weight, full_precision, unit_rows, weighted_mean
+from .core import check_rows, check_temperature, check_weight, full_precision, unit_rows
+from .core import weighted_mean
 
-# %% ../nbs/08_alignment.ipynb #6a2ec571
+# %% ../nbs/08_alignment.ipynb #349ff21f
 @full_precision
 def mmd_loss(
     x: Tensor,           # (B, ...) rows, flattened
     y: Tensor,           # (B', ...) rows of the same size
-    bandwidths: tuple[float, ...]=(.001, .01, .05, .1, .2, 1, 2), # s of each Gaussian kernel exp(-d^2 / 2s^2)
+    bandwidths: tuple[float, ...]=(.001, .01, .05, .1, .2, 1, 2), # s of exp(-d^2 / 2s^2)
     normalize: bool=True, # L2-normalise each row first
 ) -> Tensor:             # scalar >= 0
-    "Squared maximum mean discrepancy, biased, summed over kernels: CFL's coarse alignment (Luo et al., 2019)."
+    "Squared maximum mean discrepancy, biased, summed over kernels: CFL's (Luo et al., 2019)."
     x_bd, y_bd = x.flatten(1), y.flatten(1)
     check_rows(x=x_bd); check_rows(y=y_bd)
-    if x_bd.shape[1] != y_bd.shape[1]: raise ValueError(f'x and y must have rows of one size, got {tuple(x.shape)} and {tuple(y.shape)}')
-    if not bandwidths or not all(s > 0 for s in bandwidths): raise ValueError(f'bandwidths must be above 0, got {bandwidths}')
+    if x_bd.shape[1] != y_bd.shape[1]:
+        raise ValueError(
+            f'x and y must have rows of one size, got {tuple(x.shape)} and {tuple(y.shape)}')
+    if not bandwidths or not all(s > 0 for s in bandwidths):
+        raise ValueError(f'bandwidths must be above 0, got {bandwidths}')
     if not len(x_bd) or not len(y_bd): return x_bd.sum() * 0 + y_bd.sum() * 0
     if normalize: x_bd, y_bd = unit_rows(x_bd), unit_rows(y_bd)
     def kernel_mean(a_bd, b_bd):
-        d = torch.cdist(a_bd, b_bd, compute_mode='donot_use_mm_for_euclid_dist').square().clamp_min(1e-12)
+        d = torch.cdist(a_bd, b_bd, compute_mode='donot_use_mm_for_euclid_dist')
+        d = d.square().clamp_min(1e-12)
         return sum((-d / (2 * s**2)).exp().mean() for s in bandwidths)
-    return (kernel_mean(x_bd, x_bd) + kernel_mean(y_bd, y_bd) - 2 * kernel_mean(x_bd, y_bd)).clamp_min(0)
+    return (kernel_mean(x_bd, x_bd) + kernel_mean(y_bd, y_bd)
+            - 2 * kernel_mean(x_bd, y_bd)).clamp_min(0)
 
-# %% ../nbs/08_alignment.ipynb #b93a9a0e
+# %% ../nbs/08_alignment.ipynb #3395d570
 @full_precision
 def pointwise_loss(
     z_student: Tensor,        # (B, W), normalised inside
@@ -40,7 +46,8 @@ def pointwise_loss(
 ) -> Tensor:                  # scalar in [0, 2]
     "1 - cosine of each image's two embeddings, weighted mean."
     check_rows(z_student=z_student, z_teacher=z_teacher)
-    return weighted_mean(1 - (unit_rows(z_student) * unit_rows(z_teacher)).sum(1), check_weight(weight, z_student))
+    cosine_b = (unit_rows(z_student) * unit_rows(z_teacher)).sum(1)
+    return weighted_mean(1 - cosine_b, check_weight(weight, z_student))
 
 @full_precision
 def relational_loss(
@@ -49,23 +56,29 @@ def relational_loss(
     temperature: float=.1,    # tau > 0
     weight: Tensor|None=None, # (B,) >= 0; weighs rows, all images stay neighbours
 ) -> Tensor:                  # scalar >= 0; 0 for fewer than three images
-    "KL(teacher || student) of each image's softmax over its similarities to the others, weighted mean."
+    "KL(teacher || student) of the softmax over an image's similarities to others, weighted mean."
     check_rows(z_student=z_student); check_rows(z_teacher=z_teacher)
-    if len(z_student) != len(z_teacher): raise ValueError(f'one row per image in both: z_student {tuple(z_student.shape)}, z_teacher {tuple(z_teacher.shape)}')
-    tau, weight_b, B = check_temperature(temperature), check_weight(weight, z_student), len(z_student)
+    if len(z_student) != len(z_teacher):
+        raise ValueError(f'one row per image in both: z_student {tuple(z_student.shape)}, '
+                         f'z_teacher {tuple(z_teacher.shape)}')
+    tau = check_temperature(temperature)
+    weight_b = check_weight(weight, z_student)
+    B = len(z_student)
     if B < 2: return z_student.sum() * 0 + z_teacher.sum() * 0
     self_bb = torch.eye(B, dtype=torch.bool, device=z_student.device)
     def neighbours(z_bw): # log-softmax over the others; the diagonal gets probability 0
         unit_bw = unit_rows(z_bw)
         return (unit_bw @ unit_bw.T / tau).masked_fill(self_bb, -torch.inf).log_softmax(1)
     log_p_bb, log_q_bb = neighbours(z_teacher), neighbours(z_student)
-    return weighted_mean((log_p_bb.exp() * (log_p_bb - log_q_bb).masked_fill(self_bb, 0)).sum(1), weight_b)
+    kl_b = (log_p_bb.exp() * (log_p_bb - log_q_bb).masked_fill(self_bb, 0)).sum(1)
+    return weighted_mean(kl_b, weight_b)
 
 def alignment_loss(
     z_student: Tensor,        # (B, W) the student's embeddings, normalised inside
-    z_teacher: Tensor,        # (B, W) a teacher's, of the same images; not detached: its projection learns
+    z_teacher: Tensor,        # (B, W) a teacher's, same images; not detached: its projection learns
     temperature: float=.1,    # tau > 0, of the relational half
     weight: Tensor|None=None, # (B,) >= 0
 ) -> Tensor:                  # scalar >= 0
-    "Sample-level alignment: mean of the pointwise and the relational loss; 0 at equality, more if one side is permuted (our reading)."
-    return (pointwise_loss(z_student, z_teacher, weight) + relational_loss(z_student, z_teacher, temperature, weight)) / 2
+    "Mean of pointwise and relational loss; 0 at equality, more if one is permuted (our reading)."
+    return (pointwise_loss(z_student, z_teacher, weight)
+            + relational_loss(z_student, z_teacher, temperature, weight)) / 2

@@ -23,28 +23,31 @@ def joint_distillation(
     target_bc = concatenated([t.logits for t in teachers], space.columns, temperature)
     return {'joint': mixture_loss(student.logits, target_bc, temperature)}
 
-# %% ../nbs/13_baselines.ipynb #d527d3bb
+# %% ../nbs/13_baselines.ipynb #af55f882
 def task_distillation(
     student: Output, teachers: list[Output], ownership: Tensor, space: LabelSpace,
     temperature: float=2.,
 ) -> dict[str, Tensor]:
-    "KD per task: soft targets of each teacher on its own columns, on every image, mean over teachers; ownership is not used."
-    losses = [soft_target_loss(student.logits[:, c], t.logits, temperature) for c, t in zip(space.columns, teachers)]
+    "KD per task: soft targets of each teacher on its columns, on every image; no ownership."
+    losses = [soft_target_loss(student.logits[:, c], t.logits, temperature)
+              for c, t in zip(space.columns, teachers)]
     return {'task': sum(losses) / len(losses)}
 
-# %% ../nbs/13_baselines.ipynb #c5b5cfce
+# %% ../nbs/13_baselines.ipynb #6a43b5a0
 def owned_distillation(
     task: float=.1,         # weight of soft targets per task
     temperature: float=2.,
 ) -> ContrastiveAmalgamation:
     "KD with our ownership: the CKA objective with intra, inter and alignment at 0."
-    return ContrastiveAmalgamation(task=task, intra=0., inter=0., alignment=0., temperature=temperature)
+    return ContrastiveAmalgamation(task=task, intra=0., inter=0., alignment=0.,
+                                   temperature=temperature)
 
-# %% ../nbs/13_baselines.ipynb #3a5e38c5
+# %% ../nbs/13_baselines.ipynb #c0afd00b
 class _Residual(nn.Module):
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
-        self.path = nn.Sequential(nn.Linear(inputs, outputs), nn.ReLU(), nn.Linear(outputs, outputs))
+        self.path = nn.Sequential(nn.Linear(inputs, outputs), nn.ReLU(),
+                                  nn.Linear(outputs, outputs))
         self.shortcut = nn.Identity() if inputs == outputs else nn.Linear(inputs, outputs)
 
     def forward(self, x): return torch.relu(self.path(x) + self.shortcut(x))
@@ -58,22 +61,29 @@ class CommonFeatureLearning(nn.Module):
         temperature: float=1.,  # of the soft targets
     ):
         super().__init__()
-        self.weight, self.reconstruction, self.width, self.temperature = weight, reconstruction, width, temperature
+        self.weight = weight
+        self.reconstruction = reconstruction
+        self.width = width
+        self.temperature = temperature
 
     def build(self, space: LabelSpace, student_width: int, teacher_widths: list[int]) -> None:
         "Make fresh projections, the shared extractor and the decoders."
         h = self.width
         project = lambda d: nn.Sequential(nn.Linear(d, 2*h), nn.ReLU())
-        self.student_projection, self.teacher_projections = project(student_width), nn.ModuleList(map(project, teacher_widths))
+        self.student_projection = project(student_width)
+        self.teacher_projections = nn.ModuleList(map(project, teacher_widths))
         self.extractor = nn.Sequential(_Residual(2*h, h), _Residual(h, h), _Residual(h, h))
-        self.decoders = nn.ModuleList(nn.Sequential(nn.Linear(h, 2*h), nn.ReLU(), nn.Linear(2*h, d)) for d in teacher_widths)
+        self.decoders = nn.ModuleList(nn.Sequential(nn.Linear(h, 2*h), nn.ReLU(), nn.Linear(2*h, d))
+                                      for d in teacher_widths)
 
-    def forward(self, student: Output, teachers: list[Output], ownership: Tensor, space: LabelSpace) -> dict[str, Tensor]:
+    def forward(self, student: Output, teachers: list[Output], ownership: Tensor,
+                space: LabelSpace) -> dict[str, Tensor]:
         features = [t.features.float() for t in teachers]
         h_student = self.extractor(self.student_projection(student.features.float()))
         h_teachers = [self.extractor(p(f)) for p, f in zip(self.teacher_projections, features)]
         target_bc = concatenated([t.logits for t in teachers], space.columns, self.temperature)
-        mse = sum(nn.functional.mse_loss(decode(h), f) for decode, h, f in zip(self.decoders, h_teachers, features))
+        mse = sum(nn.functional.mse_loss(decode(h), f)
+                  for decode, h, f in zip(self.decoders, h_teachers, features))
         return {'joint': mixture_loss(student.logits, target_bc, self.temperature),
                 'mmd': self.weight * sum(mmd_loss(h_student, h) for h in h_teachers),
                 'reconstruction': self.weight * self.reconstruction * mse}

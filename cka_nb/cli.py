@@ -13,31 +13,45 @@ from .core import versions
 from .demo import demo
 from .training import check_folder
 
-# %% ../nbs/15_cli.ipynb #fb6644c9
+# %% ../nbs/15_cli.ipynb #1b033dbc
 class _Parser(argparse.ArgumentParser):
-    def error(self, message: str): self.exit(2, f'{self.prog}: {message}; see {self.prog} --help\n')   # one line, no usage block
+    def error(self, message: str): # one line, no usage block
+        self.exit(2, f'{self.prog}: {message}; see {self.prog} --help\n')
 
 def parser() -> argparse.ArgumentParser:
     "The command line of the package: `cka_nb COMMAND [options]`."
     top = _Parser(prog='cka_nb', formatter_class=argparse.RawDescriptionHelpFormatter,
-        description='Contrastive Knowledge Amalgamation: several trained classifiers and unlabelled images in, one compact student out.',
-        epilog='examples:\n  cka_nb demo                        five seeds, about five minutes on two cores\n  cka_nb demo --seeds 1 --epochs 20  a first look')
-    top.add_argument('--version', action='version', version=f'cka_nb {versions().get("cka_nb", "(not installed)")}')
+                  description='Contrastive Knowledge Amalgamation: several trained classifiers and '
+                  'unlabelled images in, one compact student out.',
+                  epilog='examples:\n  cka_nb demo                        '
+                  'five seeds, about five minutes on two cores\n'
+                  '  cka_nb demo --seeds 1 --epochs 10  a first look')
+    top.add_argument('--version', action='version',
+                     version=f'cka_nb {versions().get("cka_nb", "(not installed)")}')
     commands = top.add_subparsers(dest='command', required=True, metavar='COMMAND')
-    run = commands.add_parser('demo', help='the whole method on scikit-learn\'s digits: teachers, students, a table, pictures', formatter_class=argparse.RawDescriptionHelpFormatter,
-        description='Train a teacher of 0-4 and one of 5-9, then from unlabelled digits one student each by KD (joint, per task, with\n'
-                    'ownership), CFL and CKA, and a label-trained twin. Print one table; write result.json, history.json, the CKA\n'
-                    'student (load it with cka_nb.Student.load) and four pictures. Nothing is downloaded.',
-        epilog='example:\n  cka_nb demo --seeds 1 --epochs 20 --out runs/look')
-    run.add_argument('--seeds', type=_count, default=5, metavar='N', help='seeds 0 to N-1, each with its own teachers and students (default: 5)')
-    run.add_argument('--epochs', type=_count, default=60, metavar='N', help='epochs of each student; teachers get two thirds (default: 60)')
-    run.add_argument('--out', type=Path, default=Path('runs/demo'), metavar='DIR', help='folder for results and pictures (default: runs/demo)')
-    run.add_argument('--device', default=None, help='cpu, cuda or mps (default: a GPU if there is one)')
+    run = commands.add_parser(
+        'demo', formatter_class=argparse.RawDescriptionHelpFormatter,
+        help='the whole method on scikit-learn\'s digits: teachers, students, a table, pictures',
+        description='Train a teacher of 0-4 and one of 5-9, then from unlabelled digits one '
+        'student each by KD (joint, per task, with\n'
+        'ownership), CFL and CKA, and a label-trained twin. Print one table; write result.json, '
+        'history.json, the CKA\n'
+        'student (load it with cka_nb.Student.load) and four pictures. Nothing is downloaded.',
+        epilog='example:\n  cka_nb demo --seeds 1 --epochs 10 --out runs/look')
+    run.add_argument('--seeds', type=_count, default=5, metavar='N',
+                     help='seeds 0 to N-1, each with its own teachers and students (default: 5)')
+    run.add_argument('--epochs', type=_count, default=30, metavar='N',
+                     help='epochs of each teacher and student (default: 30)')
+    run.add_argument('--out', type=Path, default=Path('runs/demo'), metavar='DIR',
+                     help='folder for results and pictures (default: runs/demo)')
+    run.add_argument('--device', default=None,
+                     help='cpu, cuda or mps (default: a GPU if there is one)')
     run.set_defaults(run=lambda a: demo(a.seeds, a.epochs, _folder(a.out), a.device))
     return top
 
 def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1: raise argparse.ArgumentTypeError(f'must be a whole number of at least 1, got {text!r}')
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f'must be a whole number of at least 1, got {text!r}')
     return int(text)
 
 def _folder(path: Path) -> Path:

@@ -5,17 +5,18 @@
 # %% auto #0
 __all__ = ['intra_model_loss', 'inter_model_loss']
 
-# %% ../nbs/07_contrast.ipynb #86180790
+# %% ../nbs/07_contrast.ipynb #94e4349e
 import torch
 from torch import Tensor
 
-from .core import check_labels, check_rows, check_temperature, check_weight, full_precision, unit_rows, weighted_mean
+from .core import check_labels, check_rows, check_temperature, check_weight, full_precision
+from .core import unit_rows, weighted_mean
 
-# %% ../nbs/07_contrast.ipynb #5bfa95f3
+# %% ../nbs/07_contrast.ipynb #9ad0f6d6
 def _positive_mean(
     similarity_bk: Tensor, # (B, K) cosine / tau; -inf where a key is none
     positive_bk: Tensor,   # (B, K) bool
-) -> tuple[Tensor, Tensor]: # (B,) -mean over positives of the log-softmax; (B,) bool, has a positive
+) -> tuple[Tensor, Tensor]: # (B,) -mean log-softmax of positives; (B,) bool, has one
     log_p_bk = similarity_bk.log_softmax(1).masked_fill(~positive_bk, 0)
     count_b = positive_bk.sum(1)
     return -log_p_bk.sum(1) / count_b.clamp_min(1), count_b > 0
@@ -38,20 +39,22 @@ def intra_model_loss(
 
 def _weighted(terms, weight_b): return terms[0], weight_b, terms[1]
 
-# %% ../nbs/07_contrast.ipynb #a9ead67e
+# %% ../nbs/07_contrast.ipynb #15e98bf2
 @full_precision
 def inter_model_loss(
     z_student: Tensor,        # (B, W) the student's embeddings, normalised inside
-    z_teacher: Tensor,        # (B, W) a teacher's, of the same images; not detached: its projection learns
+    z_teacher: Tensor,        # (B, W) a teacher's, same images; not detached: its projection learns
     pseudo_labels: Tensor,    # (B,) int64
     temperature: float=.1,    # tau > 0
     weight: Tensor|None=None, # (B,) >= 0, weighs anchors; all images stay keys
 ) -> Tensor:                  # scalar
-    "Supervised contrast between two models' embeddings, mean of both directions; the same image is a positive (our reading)."
-    check_rows(z_student=z_student, z_teacher=z_teacher); check_labels(pseudo_labels, len(z_student)); tau = check_temperature(temperature)
+    "Supervised contrast of two models, both ways; the same image is a positive (our reading)."
+    check_rows(z_student=z_student, z_teacher=z_teacher)
+    check_labels(pseudo_labels, len(z_student)); tau = check_temperature(temperature)
     weight_b = check_weight(weight, z_student)
     if not len(z_student): return z_student.sum() * 0 + z_teacher.sum() * 0
     similarity_bb = unit_rows(z_student) @ unit_rows(z_teacher).T / tau
     positive_bb = pseudo_labels[:, None] == pseudo_labels
-    there, back = (weighted_mean(*_weighted(_positive_mean(s, positive_bb), weight_b)) for s in (similarity_bb, similarity_bb.T))
+    there, back = (weighted_mean(*_weighted(_positive_mean(s, positive_bb), weight_b))
+                   for s in (similarity_bb, similarity_bb.T))
     return (there + back) / 2

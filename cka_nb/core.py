@@ -14,12 +14,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-# %% ../nbs/01_core.ipynb #c328d964
+# %% ../nbs/01_core.ipynb #b4e39147
 _checking_values = True
 
 @contextmanager
 def trusted():
-    "Inside this block the losses check shapes but not values: the caller watches for non-finite numbers."
+    "Inside the block losses check shapes, not values: the caller watches for non-finite numbers."
     global _checking_values
     before, _checking_values = _checking_values, False
     try: yield
@@ -29,58 +29,69 @@ def checking_values() -> bool: # True in eager code outside `trusted()`
     "Whether values, not only shapes, are checked now."
     return _checking_values and not torch.compiler.is_compiling()
 
-# %% ../nbs/01_core.ipynb #48c2d1c7
+# %% ../nbs/01_core.ipynb #5c5f33b6
 def check_rows(**tensors: Tensor) -> None: # each (B, n), floating, finite, all of one shape
-    "Raise `TypeError` or `ValueError`, with names and shapes, unless all are floating (B, n) matrices of one shape."
+    "`TypeError` or `ValueError`, with names and shapes, unless all are floats (B, n) of one shape."
     for name, x in tensors.items():
         if not isinstance(x, Tensor) or not x.is_floating_point():
             kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
             raise TypeError(f'{name} must be a floating-point tensor, got {kind}')
-        if x.ndim != 2: raise ValueError(f'{name} must have 2 dimensions (images, values), got {tuple(x.shape)}')
+        if x.ndim != 2:
+            raise ValueError(
+                f'{name} must have 2 dimensions (images, values), got {tuple(x.shape)}')
     shapes = {name: tuple(x.shape) for name, x in tensors.items()}
     if len(set(shapes.values())) > 1:
         raise ValueError('shapes differ: ' + ', '.join(f'{n} {s}' for n, s in shapes.items()))
     if checking_values():
         for name, x in tensors.items():
             bad = (~x.isfinite()).sum().item()
-            if bad: raise ValueError(f'{name} {tuple(x.shape)} has {bad} values that are NaN or infinite')
+            if bad:
+                raise ValueError(
+                    f'{name} {tuple(x.shape)} has {bad} values that are NaN or infinite')
 
-# %% ../nbs/01_core.ipynb #68bc1c7a
+# %% ../nbs/01_core.ipynb #63010b20
 def check_temperature(temperature: float) -> float:
     "The temperature as a float; `ValueError` unless it is finite and above 0."
     try: value = float(temperature)
-    except (TypeError, ValueError): raise TypeError(f'temperature must be a number, got {temperature!r}') from None
+    except (TypeError, ValueError):
+        raise TypeError(f'temperature must be a number, got {temperature!r}') from None
     if not (math.isfinite(value) and value > 0):
         raise ValueError(f'temperature must be a finite number above 0, got {value}')
     return value
 
-# %% ../nbs/01_core.ipynb #6cf82ee4
+# %% ../nbs/01_core.ipynb #3ba889f3
 def check_weight(
     weight: Tensor|None, # (B,) >= 0, or None for all ones
     like: Tensor,        # (B, ...) the batch it weighs; gives dtype and device
 ) -> Tensor:             # (B,) in the dtype of `like`
     "The weight of each image, ones if None; errors name the shape or the value."
     if weight is None: return torch.ones(len(like), dtype=like.dtype, device=like.device)
-    if not isinstance(weight, Tensor): raise TypeError(f'weight must be a tensor, got {type(weight).__name__}')
+    if not isinstance(weight, Tensor):
+        raise TypeError(f'weight must be a tensor, got {type(weight).__name__}')
     if weight.shape != like.shape[:1]:
-        raise ValueError(f'weight must have shape ({len(like)},), one per image, got {tuple(weight.shape)}')
+        raise ValueError(
+            f'weight must have shape ({len(like)},), one per image, got {tuple(weight.shape)}')
     weight_b = weight.detach().to(like)
     if checking_values() and not bool(((weight_b >= 0) & weight_b.isfinite()).all()):
-        raise ValueError(f'weights must be finite and >= 0, got {weight_b.min().item()} to {weight_b.max().item()}')
+        raise ValueError(f'weights must be finite and >= 0, got {weight_b.min().item()} to '
+                         f'{weight_b.max().item()}')
     return weight_b
 
-# %% ../nbs/01_core.ipynb #5a320c73
+# %% ../nbs/01_core.ipynb #b6428b3b
 def check_labels(pseudo_labels: Tensor, count: int) -> None:
     "Raise unless `pseudo_labels` is an integer tensor of shape (count,)."
-    integer = isinstance(pseudo_labels, Tensor) and pseudo_labels.dtype in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+    kinds = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+    integer = isinstance(pseudo_labels, Tensor) and pseudo_labels.dtype in kinds
     if not integer:
-        raise TypeError(f'pseudo_labels must be an int64 tensor, got {getattr(pseudo_labels, "dtype", type(pseudo_labels).__name__)}')
+        raise TypeError('pseudo_labels must be an int64 tensor, got '
+                        f'{getattr(pseudo_labels, "dtype", type(pseudo_labels).__name__)}')
     if pseudo_labels.shape != (count,):
-        raise ValueError(f'pseudo_labels must have shape ({count},), one per image, got {tuple(pseudo_labels.shape)}')
+        raise ValueError(f'pseudo_labels must have shape ({count},), one per image, got '
+                         f'{tuple(pseudo_labels.shape)}')
 
-# %% ../nbs/01_core.ipynb #07cf559f
+# %% ../nbs/01_core.ipynb #62f6547f
 def full_precision(loss):
-    "Decorator: the loss computes outside autocast, in fp32, or in float64 if any of its tensors is."
+    "Decorator: the loss computes outside autocast, in fp32, or float64 if any of its tensors is."
     @functools.wraps(loss)
     def raised(*args, **kwargs):
         tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
@@ -91,10 +102,11 @@ def full_precision(loss):
             return loss(*map(up, args), **{k: up(v) for k, v in kwargs.items()})
     return raised
 
-# %% ../nbs/01_core.ipynb #b86e8ded
-def unit_rows(x_bw: Tensor) -> Tensor: # (B, W) rows of length 1; a zero row stays zero, with gradient zero
+# %% ../nbs/01_core.ipynb #972c29b7
+def unit_rows(x_bw: Tensor) -> Tensor: # (B, W) of length 1; a zero row has gradient zero
     "Each row divided by its Euclidean length."
-    top_b1 = x_bw.detach().abs().amax(1, keepdim=True) if x_bw.shape[1] else x_bw.new_zeros(len(x_bw), 1)
+    top_b1 = (x_bw.detach().abs().amax(1, keepdim=True) if x_bw.shape[1]
+              else x_bw.new_zeros(len(x_bw), 1))
     zero_b1 = top_b1 < 1e-12
     scaled_bw = x_bw.masked_fill(zero_b1, 0) / top_b1.masked_fill(zero_b1, 1)
     length_b1 = scaled_bw.square().sum(1, keepdim=True).masked_fill(zero_b1, 1).sqrt()

@@ -20,25 +20,33 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler
 
 from .core import checking_values, trusted
 
-# %% ../nbs/02_data.ipynb #eec8c4e2
+# %% ../nbs/02_data.ipynb #f8162a36
 def as_image(image) -> Tensor: # (C, H, W), uint8 or float
-    "A tensor from a tensor, a PIL image or a NumPy array (H, W) or (H, W, C); `TypeError` for anything else."
+    "A tensor from a tensor, a PIL image or a NumPy array (H, W[, C]); `TypeError` for all else."
     if isinstance(image, Tensor): tensor = image
-    elif isinstance(image, np.ndarray): tensor = torch.from_numpy(np.array(image if image.ndim == 3 else image[..., None])).permute(2, 0, 1)
+    elif isinstance(image, np.ndarray):
+        array = np.array(image if image.ndim == 3 else image[..., None])
+        tensor = torch.from_numpy(array).permute(2, 0, 1)
     elif hasattr(image, 'getbands'):                     # a PIL image
         kept = image if image.mode in ('L', 'RGB') else image.convert('RGB')
         return as_image(np.asarray(kept))
-    else: raise TypeError(f'an image must be a tensor, a PIL image or a NumPy array, got {type(image).__name__}')
-    if tensor.ndim != 3: raise ValueError(f'an image must have shape (C, H, W), got {tuple(tensor.shape)}')
+    else:
+        raise TypeError(
+            f'an image must be a tensor, a PIL image or a NumPy array, got {type(image).__name__}')
+    if tensor.ndim != 3:
+        raise ValueError(f'an image must have shape (C, H, W), got {tuple(tensor.shape)}')
     if tensor.dtype == torch.uint8 or tensor.is_floating_point(): return tensor
     raise TypeError(f'an image must hold uint8 or floats in [0, 1], got {tensor.dtype}')
 
-# %% ../nbs/02_data.ipynb #ca25fc99
+# %% ../nbs/02_data.ipynb #378bce40
 def check_images(images_bchw: Tensor) -> None: # (B, C, H, W) float or uint8
     "Raise unless this is a batch of images; says what to change."
-    if not isinstance(images_bchw, Tensor): raise TypeError(f'images must be a tensor (B, C, H, W), got {type(images_bchw).__name__}')
+    if not isinstance(images_bchw, Tensor):
+        raise TypeError(f'images must be a tensor (B, C, H, W), got {type(images_bchw).__name__}')
     shape = tuple(images_bchw.shape)
-    if len(shape) != 4: raise ValueError(f'images must have shape (B, C, H, W), got {shape}' + ('; add a batch dimension with x[None]' if len(shape) == 3 else ''))
+    if len(shape) != 4:
+        raise ValueError(f'images must have shape (B, C, H, W), got {shape}'
+                         + ('; add a batch dimension with x[None]' if len(shape) == 3 else ''))
     if 0 in shape[1:]: raise ValueError(f'images of shape {shape} are empty')
     if images_bchw.dtype != torch.uint8 and not images_bchw.is_floating_point():
         raise TypeError(f'images must be uint8 or floats in [0, 1], got {images_bchw.dtype}')
@@ -57,48 +65,65 @@ def finite_images(
     "`ValueError` names the first image that has NaN or infinite pixels."
     good_b = images_bchw.flatten(1).isfinite().all(1)
     if not good_b.all():
-        raise ValueError(f'image {index[int(good_b.int().argmin())]} has NaN or infinite pixels; leave it out or repair it')
+        raise ValueError(f'image {index[int(good_b.int().argmin())]} has NaN or infinite pixels; '
+                         'leave it out or repair it')
     return images_bchw
 
-# %% ../nbs/02_data.ipynb #c778f170
+# %% ../nbs/02_data.ipynb #8dd44c2b
 def image_of(item) -> Tensor: # (C, H, W)
     "The image of a data set's item; labels and anything else are not touched."
     if isinstance(item, Mapping):
         key = next((k for k in ('image', 'pixel_values') if k in item), None)
-        if key is None: raise ValueError(f'an item that is a dict needs "image" or "pixel_values", got the keys {sorted(map(str, item))}')
+        if key is None:
+            raise ValueError('an item that is a dict needs "image" or "pixel_values", got the '
+                             f'keys {sorted(map(str, item))}')
         return as_image(item[key])
     if isinstance(item, (tuple, list)):
-        if not item: raise ValueError('an item of the data set is an empty tuple: its first element must be the image')
+        if not item:
+            raise ValueError(
+                'an item of the data set is an empty tuple: its first element must be the image')
         return as_image(item[0])
     return as_image(item)
 
-# %% ../nbs/02_data.ipynb #6afe21e8
+# %% ../nbs/02_data.ipynb #1bed634d
 class Unlabelled(Dataset):
     "The images of a data set or a loader, by index, and nothing else."
     def __init__(self,
-        images, # a Dataset, a DataLoader, a tensor (N, C, H, W), a sequence of items, or an iterable of items (read into memory once)
+        # a Dataset, a DataLoader, a tensor (N, C, H, W), a sequence of items, or an
+        # iterable of items (read into memory once)
+        images,
     ):
         self.batch_size, self.sampler = None, None
         if isinstance(images, DataLoader):
-            own = images if images.batch_size else images.batch_sampler        # a batch sampler of the user's own has both, or is refused
+            # a batch sampler of the user's own has both, or is refused
+            own = images if images.batch_size else images.batch_sampler
             if own is not None and not (hasattr(own, 'sampler') and hasattr(own, 'batch_size')):
-                raise ValueError(f'a loader with a {type(own).__name__} of its own cannot be used: give it a sampler and a batch size')
+                raise ValueError(f'a loader with a {type(own).__name__} of its own cannot be used: '
+                                 'give it a sampler and a batch size')
             self.batch_size = own and own.batch_size
-            if own and not isinstance(own.sampler, (RandomSampler, SequentialSampler)) and not isinstance(images.dataset, IterableDataset):
+            if (own and not isinstance(own.sampler, (RandomSampler, SequentialSampler))
+                and not isinstance(images.dataset, IterableDataset)):
                 self.sampler = own.sampler
             images = images.dataset
         if isinstance(images, TensorImages): images = images.images
-        if isinstance(images, (str, Path, Mapping)): raise TypeError(f'images must be a Dataset, a DataLoader or a tensor, got {type(images).__name__}: torchvision.datasets.ImageFolder reads folders')
+        if isinstance(images, (str, Path, Mapping)):
+            raise TypeError(
+                f'images must be a Dataset, a DataLoader or a tensor, got {type(images).__name__}: '
+                'torchvision.datasets.ImageFolder reads folders')
         if isinstance(images, Tensor): check_images(images)
         elif not hasattr(images, '__getitem__') or isinstance(images, IterableDataset):
-            if not isinstance(images, Iterable): raise TypeError(f'images must be a Dataset, a DataLoader or a tensor, got {type(images).__name__}')
+            if not isinstance(images, Iterable):
+                raise TypeError('images must be a Dataset, a DataLoader or a tensor, got '
+                                f'{type(images).__name__}')
             images = [image_of(item) for item in images]
         self.items = images
-        if len(images) == 0: raise ValueError('images is empty: amalgamation needs at least one image')
+        if len(images) == 0:
+            raise ValueError('images is empty: amalgamation needs at least one image')
         self.shape = tuple(self[0].shape)     # (C, H, W) of the first image
 
     def __len__(self): return len(self.items)
-    def __getitem__(self, i): return self.items[i] if isinstance(self.items, Tensor) else image_of(self.items[i])
+    def __getitem__(self, i):
+        return self.items[i] if isinstance(self.items, Tensor) else image_of(self.items[i])
 
     @property
     def visited(self) -> int: # images per epoch
@@ -106,21 +131,24 @@ class Unlabelled(Dataset):
 
     def order(self, seed: int, epoch: int) -> Tensor: # (visited,) int64
         "The epoch's order: a loader's own sampler's, or `epoch_order`."
-        return epoch_order(len(self), seed, epoch) if self.sampler is None else torch.tensor(list(self.sampler))
+        if self.sampler is not None: return torch.tensor(list(self.sampler))
+        return epoch_order(len(self), seed, epoch)
 
     def batch(self, index: list[int]) -> Tensor: # (B, C, H, W), float in [0, 1]
         "The images at these indices; names the first whose shape or values cannot be used."
-        with trusted():                                   # values are checked below, where the index is known
-            if isinstance(self.items, Tensor): return finite_images(as_float(self.items[index]), index)
+        with trusted():  # values are checked below, where the index is known
+            if isinstance(self.items, Tensor):
+                return finite_images(as_float(self.items[index]), index)
             images = [as_float(self[i][None]) for i in index]
         for i, x in zip(index, images):
             if x.shape != images[0].shape:
-                raise ValueError(f'image {i} has shape {tuple(x.shape[1:])}, image {index[0]} has {tuple(images[0].shape[1:])}: resize them to one size')
+                raise ValueError(f'image {i} has shape {tuple(x.shape[1:])}, image {index[0]} has '
+                                 f'{tuple(images[0].shape[1:])}: resize them to one size')
         return finite_images(torch.cat(images), index)
 
-# %% ../nbs/02_data.ipynb #8410fb76
+# %% ../nbs/02_data.ipynb #87c6a4b5
 class TensorImages(Dataset):
-    "Images held as one tensor, with their labels if there are any: the fastest data set for small images."
+    "Images held as one tensor, with labels if there are any: the fastest for small images."
     def __init__(self,
         images: Tensor,            # (N, C, H, W), uint8 or float in [0, 1]
         labels: Tensor|None=None,  # (N,) int64, or None
@@ -133,7 +161,8 @@ class TensorImages(Dataset):
         self.classes = None if classes is None else [str(c) for c in classes]
 
     def __len__(self): return len(self.images)
-    def __getitem__(self, i): return self.images[i] if self.labels is None else (self.images[i], int(self.labels[i]))
+    def __getitem__(self, i):
+        return self.images[i] if self.labels is None else (self.images[i], int(self.labels[i]))
 
 # %% ../nbs/02_data.ipynb #2ac5e51e
 def epoch_order(
@@ -167,7 +196,7 @@ def uniform(
     bits_bk = _mixed(rows_b1 + torch.arange(count))
     return (((bits_bk >> 40) & (2**24 - 1)).double() / 2**24).float().to(index_b.device)
 
-# %% ../nbs/02_data.ipynb #cadd93c9
+# %% ../nbs/02_data.ipynb #48d2d16a
 def random_affine(
     images_bchw: Tensor,              # (B, C, H, W) float
     random: Callable[[int], Tensor],  # k -> (B, k) uniform in [0, 1)
@@ -175,11 +204,12 @@ def random_affine(
     scale: float=.08,                 # zoom up to this fraction, both ways
     shift: float=.08,                 # translation up to this fraction of the side, both ways
 ) -> Tensor:
-    "Each image rotated, zoomed and moved a little, by its own amounts; outside is 0. No flip: a mirrored 2 is no 2."
+    "Each image rotated, zoomed and moved a little; outside is 0. No flip: a mirrored 2 is no 2."
     angle, zoom, dx, dy = (2 * random(4) - 1).to(images_bchw).unbind(1)
     angle, zoom = angle * math.radians(degrees), 1 + zoom * scale
-    theta_b23 = torch.stack([zoom * angle.cos(), -zoom * angle.sin(), 2 * shift * dx,
-                             zoom * angle.sin(), zoom * angle.cos(), 2 * shift * dy], 1).view(-1, 2, 3)
+    theta_b6 = torch.stack([zoom * angle.cos(), -zoom * angle.sin(), 2 * shift * dx,
+                            zoom * angle.sin(), zoom * angle.cos(), 2 * shift * dy], 1)
+    theta_b23 = theta_b6.view(-1, 2, 3)
     grid = F.affine_grid(theta_b23, images_bchw.shape, align_corners=False)
     return F.grid_sample(images_bchw, grid, align_corners=False)
 
@@ -189,7 +219,7 @@ def random_crop_flip(
     pad: float=.125,                  # zeros around, as a fraction of the side
     flip: bool=True,                  # mirror half of the images
 ) -> Tensor:
-    "The usual view for natural images: padded, cropped at a random place, mirrored half of the time, each image by its own draw."
+    "The usual view of natural images: padded, cropped at random, half of them mirrored."
     B, C, H, W = images_bchw.shape
     ph, pw = round(H * pad), round(W * pad)
     u = random(3).to(images_bchw.device)
@@ -200,52 +230,62 @@ def random_crop_flip(
     b = torch.arange(B, device=u.device)
     return padded[b[:, None, None], :, rows[:, :, None], cols[:, None, :]].permute(0, 3, 1, 2)
 
-# %% ../nbs/02_data.ipynb #80e4740f
+# %% ../nbs/02_data.ipynb #f9bafaf7
 def digits(
     seed: int=0,        # splits the 1,000 images that are not test images
     held_out: int=200,  # how many of them are kept out of training
-) -> tuple[TensorImages, TensorImages, TensorImages]: # training, held-out, test; images (1, 8, 8) in [0, 1]
-    "scikit-learn's digits: 1,000 - held_out training images, held_out for choices, and 797 test images fixed for all seeds."
+) -> tuple[TensorImages, TensorImages, TensorImages]: # training, held-out, test; in [0, 1]
+    "scikit-learn's digits: 1,000 - held_out to train on, held_out for choices, 797 fixed to test."
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
     raw = load_digits()
-    images, labels = torch.from_numpy(raw.images / 16).float()[:, None], torch.from_numpy(raw.target).long()
-    rest, test = train_test_split(np.arange(len(labels)), test_size=797, random_state=0, stratify=raw.target)
-    train, kept = train_test_split(rest, test_size=held_out, random_state=seed, stratify=raw.target[rest])
-    return tuple(TensorImages(images[i], labels[i], list('0123456789')) for i in (train, kept, test))
+    images = torch.from_numpy(raw.images / 16).float()[:, None]
+    labels = torch.from_numpy(raw.target).long()
+    rest, test = train_test_split(np.arange(len(labels)), test_size=797, random_state=0,
+                                  stratify=raw.target)
+    train, kept = train_test_split(rest, test_size=held_out, random_state=seed,
+                                   stratify=raw.target[rest])
+    return tuple(TensorImages(images[i], labels[i], list('0123456789'))
+                 for i in (train, kept, test))
 
-# %% ../nbs/02_data.ipynb #7b38bcd1
+# %% ../nbs/02_data.ipynb #c5124db5
 class ClassSubset(Dataset):
-    "The images of some classes of a labelled data set, labels renumbered in the order of `classes`."
+    "Images of some classes of a labelled data set, labels renumbered in the order of `classes`."
     def __init__(self,
         dataset,            # items (image, label); its `.classes` names the labels
         classes: list[str], # names to keep, in this order
     ):
         names = class_names_of(dataset)
-        if names is None: raise ValueError('a choice of classes needs a data set with names: give it .classes')
+        if names is None:
+            raise ValueError('a choice of classes needs a data set with names: give it .classes')
         unknown = [str(c) for c in classes if str(c) not in names]
-        if unknown: raise ValueError(f'the data set has no class {", ".join(map(repr, unknown))}; it has {", ".join(names)}')
+        if unknown:
+            raise ValueError(f'the data set has no class {", ".join(map(repr, unknown))}; it has '
+                             f'{", ".join(names)}')
         self.dataset, self.classes = dataset, [str(c) for c in classes]
         number = {names.index(c): k for k, c in enumerate(self.classes)}
         labels = labels_of(dataset)
         self.index = [i for i, label in enumerate(labels) if label in number]
         self.labels = torch.tensor([number[labels[i]] for i in self.index], dtype=torch.int64)
-        if not self.index: raise ValueError(f'no image of the classes {", ".join(self.classes)} in the data set')
+        if not self.index:
+            raise ValueError(f'no image of the classes {", ".join(self.classes)} in the data set')
 
     def __len__(self): return len(self.index)
     def __getitem__(self, i): return image_of(self.dataset[self.index[i]]), int(self.labels[i])
 
 def labels_of(dataset) -> list[int]: # one per image
-    "The labels of a labelled data set, without decoding images where the data set keeps plain numbers of its own."
+    "The labels of a data set, without decoding images where it keeps plain numbers of its own."
     kept = getattr(dataset, 'labels', None)
-    if isinstance(dataset, (TensorImages, ClassSubset)) and kept is not None: return [int(y) for y in kept]
-    if getattr(dataset, 'target_transform', 0) is None:                 # torchvision's: targets are what items return
+    if isinstance(dataset, (TensorImages, ClassSubset)) and kept is not None:
+        return [int(y) for y in kept]
+    # torchvision's: targets are what items return
+    if getattr(dataset, 'target_transform', 0) is None:
         kept = getattr(dataset, 'targets', None)
         if kept is not None and len(kept) == len(dataset): return [int(y) for y in kept]
     return [label_of(dataset[i]) for i in range(len(dataset))]
 
 def class_names_of(dataset) -> list[str]|None:
-    "The names of a data set's labels, also through `torch.utils.data.Subset`; None where it has none."
+    "Names of a data set's labels, also through `torch.utils.data.Subset`; None where it has none."
     while dataset is not None:
         if getattr(dataset, 'classes', None) is not None: return [str(c) for c in dataset.classes]
         dataset = getattr(dataset, 'dataset', None)
@@ -259,9 +299,10 @@ def label_of(item) -> int:
     elif isinstance(item, (tuple, list)) and len(item) > 1: return _whole(item[1])
     raise ValueError('this step needs labels: items must be (image, label) or a dict with "label"')
 
-# %% ../nbs/02_data.ipynb #2a958b96
+# %% ../nbs/02_data.ipynb #73b65ae1
 def _whole(label) -> int:
     try:
         if float(label) == int(label): return int(label)
     except (TypeError, ValueError, RuntimeError): pass
-    raise ValueError(f'a label must be a whole number, the index of its class, got {str(label)[:40]!r}')
+    raise ValueError(
+        f'a label must be a whole number, the index of its class, got {str(label)[:40]!r}')

@@ -6,7 +6,7 @@
 __all__ = ['TASKS', 'OBJECTIVES', 'demo_teachers', 'demo_student', 'run_seed', 'summary', 'spread', 'compare', 'table',
            'plot_accuracies', 'plot_confusion', 'plot_common_space', 'demo', 'gap_closed', 'report', 'save_pictures']
 
-# %% ../nbs/14_demo.ipynb #e91f3078
+# %% ../nbs/14_demo.ipynb #cbd9fd58
 import copy, time
 from collections.abc import Callable
 from functools import partial
@@ -15,7 +15,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .baselines import CommonFeatureLearning, joint_distillation, owned_distillation, task_distillation
+from .baselines import CommonFeatureLearning, joint_distillation, owned_distillation
+from .baselines import task_distillation
 from .core import seeded, versions, write_json
 from .data import ClassSubset, digits
 from .evaluation import answers_of, scores
@@ -25,15 +26,17 @@ from .student import Student
 from .teachers import LabelSpace, Teacher
 from .training import amalgamate, plot_history, train_teacher
 
-# %% ../nbs/14_demo.ipynb #1732c3aa
-TASKS = {'0-4': ('resnet_small', list('01234')), '5-9': ('vgg_small', list('56789'))}  # teacher -> (backbone, classes)
+# %% ../nbs/14_demo.ipynb #e918304f
+# teacher -> (backbone, classes)
+TASKS = {'0-4': ('resnet_small', list('01234')), '5-9': ('vgg_small', list('56789'))}
 
-def demo_teachers(train, seed: int, epochs: int=40, device: str|None=None) -> list[Teacher]:
+def demo_teachers(train, seed: int, epochs: int=30, device: str|None=None) -> list[Teacher]:
     "The demo's two teachers of different families, trained with labels of their own classes."
     teachers = []
     for k, (name, (backbone, classes)) in enumerate(TASKS.items()):
         with seeded(1000 * seed + k): net = build_backbone(backbone, len(classes), in_channels=1)
-        teachers.append(train_teacher(net, train, classes, epochs=epochs, seed=seed, name=name, device=device))
+        teachers.append(train_teacher(net, train, classes, epochs=epochs, seed=seed, name=name,
+                                      device=device))
     return teachers
 
 def demo_student(classes, seed: int) -> Student:
@@ -49,43 +52,48 @@ OBJECTIVES = {  # row -> a fresh objective
     'cka': lambda: ContrastiveAmalgamation(),
 }
 
-# %% ../nbs/14_demo.ipynb #c2a571b0
+# %% ../nbs/14_demo.ipynb #1cfe31ca
 def run_seed(
     seed: int,
     objectives: dict[str, Callable]=OBJECTIVES, # row -> makes an objective
-    judge: str='test',       # the set that is judged: 'test' for the final number, 'held_out' for choices
-    epochs: int=60,          # of students; teachers get two thirds
+    judge: str='test',       # the set: 'test' for the final number, 'held_out' for choices
+    epochs: int=30,          # of every teacher and student
     twin: bool=True,         # train the label-trained twin too
     device: str|None=None,
-    keep: dict|None=None,    # receives what pictures are made of: student, history, objective, answers
+    keep: dict|None=None,    # receives what pictures need: student, history, objective, ...
 ) -> dict[str, dict]:        # row -> scores, parameters, seconds
-    "Teachers, their concatenation, a student per objective and the label-trained twin, all from one seed."
+    "Teachers, concatenation, a student per objective and the label-trained twin, from one seed."
     train, held_out, test = digits(seed)
     judged = {'test': test, 'held_out': held_out}[judge]
     start = time.perf_counter()
-    teachers = demo_teachers(train, seed, max(1, epochs * 2 // 3), device)
+    teachers = demo_teachers(train, seed, epochs, device)
     seconds, rows = (time.perf_counter() - start) / len(teachers), {}
     weights = lambda *models: sum(p.numel() for m in models for p in m.parameters())
     def judge_row(name, model, data, seconds, parameters):
         said = answers_of(model, data)
         rows[name] = scores(said) | {'parameters': parameters, 'seconds': seconds}
         return said
-    for t in teachers: judge_row(f'teacher:{t.name}', t, ClassSubset(judged, t.classes), seconds, weights(t))
+    for t in teachers:
+        judge_row(f'teacher:{t.name}', t, ClassSubset(judged, t.classes), seconds, weights(t))
     judge_row('concatenated', teachers, judged, 0., weights(*teachers))
     space = LabelSpace(teachers)
     for name, make in objectives.items():
         student, objective, start = demo_student(space, seed), make(), time.perf_counter()
-        history = amalgamate(teachers, student, train.images, objective, epochs=epochs, seed=seed, device=device)
+        history = amalgamate(teachers, student, train.images, objective, epochs=epochs, seed=seed,
+                             device=device)
         said = judge_row(name, student, judged, time.perf_counter() - start, weights(student))
-        if keep is not None: keep[name] = dict(student=student, history=history, objective=objective, answers=said, teachers=teachers, images=judged.images)
+        if keep is not None:
+            keep[name] = dict(student=student, history=history, objective=objective, answers=said,
+                              teachers=teachers, images=judged.images)
     if twin:
         student, start = demo_student(space, seed), time.perf_counter()
-        labelled = train_teacher(student, train, epochs=epochs, seed=seed, name='labels', device=device)
+        labelled = train_teacher(student, train, epochs=epochs, seed=seed, name='labels',
+                                 device=device)
         student.load_state_dict(labelled.model.state_dict())
         judge_row('labels', student, judged, time.perf_counter() - start, weights(student))
     return rows
 
-# %% ../nbs/14_demo.ipynb #37e137dc
+# %% ../nbs/14_demo.ipynb #82506530
 def summary(per_seed: list[dict[str, dict]]) -> list[dict]: # the rows of result.json
     "Mean, standard deviation and every seed's number, row by row."
     rows = []
@@ -93,31 +101,42 @@ def summary(per_seed: list[dict[str, dict]]) -> list[dict]: # the rows of result
         runs = [seed[name] for seed in per_seed]
         mean = lambda get: None if get(runs[0]) is None else sum(get(r) for r in runs) / len(runs)
         tasks = runs[0]['per_teacher']
-        rows.append({'name': name, 'joint': spread([r['joint'] for r in runs]), 'per_teacher': {t: mean(lambda r: r['per_teacher'][t]['task_known']) for t in tasks},
-                     'owner': None if name.startswith('teacher:') else mean(lambda r: r['owner']), 'parameters': runs[0]['parameters'], 'seconds': mean(lambda r: r['seconds']),
-                     'ece': mean(lambda r: r['ece']), 'cohesion': mean(lambda r: r['cohesion']), 'separation': mean(lambda r: r['separation'])})
+        rows.append(
+            {'name': name, 'joint': spread([r['joint'] for r in runs]),
+             'per_teacher': {t: mean(lambda r: r['per_teacher'][t]['task_known']) for t in tasks},
+             'owner': None if name.startswith('teacher:') else mean(lambda r: r['owner']),
+             'parameters': runs[0]['parameters'], 'seconds': mean(lambda r: r['seconds']),
+             'ece': mean(lambda r: r['ece']), 'cohesion': mean(lambda r: r['cohesion']),
+             'separation': mean(lambda r: r['separation'])})
     return rows
 
 def spread(values: list[float]) -> dict: # mean, sd, per_seed
     "Mean and standard deviation (n - 1) of one number per seed."
     v = torch.tensor(values, dtype=torch.float64)
-    return {'mean': v.mean().item(), 'sd': v.std().item() if len(v) > 1 else 0., 'per_seed': list(values)}
+    return {'mean': v.mean().item(), 'sd': v.std().item() if len(v) > 1 else 0.,
+            'per_seed': list(values)}
 
 def compare(rows: list[dict], ours: str, theirs: str) -> dict:
     "Paired difference of two rows over seeds: mean, sd, and on how many seeds ours is better."
     a, b = ({r['name']: r['joint']['per_seed'] for r in rows}[n] for n in (ours, theirs))
-    return {'ours': ours, 'theirs': theirs, 'difference': spread([x - y for x, y in zip(a, b)]), 'won': sum(x > y for x, y in zip(a, b)), 'tied': sum(x == y for x, y in zip(a, b)), 'of': len(a)}
+    return {'ours': ours, 'theirs': theirs, 'difference': spread([x - y for x, y in zip(a, b)]),
+            'won': sum(x > y for x, y in zip(a, b)), 'tied': sum(x == y for x, y in zip(a, b)),
+            'of': len(a)}
 
 def table(rows: list[dict]) -> str:
     "The rows as text, accuracies in percent."
     percent = lambda v: '' if v is None else f'{100 * v:.1f}'
     tasks = list(dict.fromkeys(t for r in rows for t in r['per_teacher']))
     head = ['', 'joint', 'sd', *[f'on {t}' for t in tasks], 'owner', 'parameters', 'seconds']
-    body = [[r['name'], f'{100 * r["joint"]["mean"]:.2f}', f'{100 * r["joint"]["sd"]:.2f}', *[percent(r['per_teacher'].get(t)) for t in tasks], percent(r['owner']), f'{r["parameters"]:,}', f'{r["seconds"]:.1f}'] for r in rows]
+    body = [[r['name'], f'{100 * r["joint"]["mean"]:.2f}', f'{100 * r["joint"]["sd"]:.2f}',
+             *[percent(r['per_teacher'].get(t)) for t in tasks], percent(r['owner']),
+             f'{r["parameters"]:,}', f'{r["seconds"]:.1f}'] for r in rows]
     widths = [max(len(line[k]) for line in [head, *body]) for k in range(len(head))]
-    return '\n'.join('  '.join(c.ljust(w) if k == 0 else c.rjust(w) for k, (c, w) in enumerate(zip(line, widths))).rstrip() for line in [head, *body])
+    return '\n'.join('  '.join(c.ljust(w) if k == 0 else c.rjust(w)
+                               for k, (c, w) in enumerate(zip(line, widths))).rstrip()
+                     for line in [head, *body])
 
-# %% ../nbs/14_demo.ipynb #75988ef9
+# %% ../nbs/14_demo.ipynb #01403f2d
 def plot_accuracies(rows: list[dict]): # a matplotlib figure
     "Joint accuracy of every row: mean, standard deviation, and a dot per seed."
     import matplotlib.pyplot as plt
@@ -126,61 +145,82 @@ def plot_accuracies(rows: list[dict]): # a matplotlib figure
     for k, r in enumerate(rows):
         colour = {'cka': 'C0', 'labels': 'C2'}.get(r['name'], '0.6'); j = r['joint']
         ax.errorbar(k, 100 * j['mean'], 100 * j['sd'], fmt='_', ms=22, capsize=4, color=colour)
-        ax.plot([k + .12] * len(j['per_seed']), [100 * v for v in j['per_seed']], '.', color=colour, alpha=.6)
-    ax.set(xticks=range(len(rows)), ylabel='joint accuracy, %'); ax.set_xticklabels([r['name'] for r in rows], rotation=20)
+        ax.plot([k + .12] * len(j['per_seed']), [100 * v for v in j['per_seed']], '.', color=colour,
+                alpha=.6)
+    ax.set(xticks=range(len(rows)), ylabel='joint accuracy, %')
+    ax.set_xticklabels([r['name'] for r in rows], rotation=20)
     return figure
 
 def plot_confusion(labels: Tensor, predicted: Tensor, classes: list[str]):
     "True class against predicted class, counts; the diagonal left out of the colours."
     import matplotlib.pyplot as plt
-    count_cc = torch.zeros(len(classes), len(classes), dtype=torch.int64).index_put((labels, predicted), torch.tensor(1), accumulate=True)
+    count_cc = torch.zeros(len(classes), len(classes), dtype=torch.int64)
+    count_cc.index_put_((labels, predicted), torch.tensor(1), accumulate=True)
     figure, ax = plt.subplots(figsize=(4.6, 4.2))
     ax.imshow(count_cc - count_cc.diag().diag(), cmap='Reds')
     for i in range(len(classes)):
         for j in range(len(classes)):
-            if count_cc[i, j]: ax.text(j, i, int(count_cc[i, j]), ha='center', va='center', fontsize=7, color='0.5' if i == j else 'k')
-    ax.set(xticks=range(len(classes)), yticks=range(len(classes)), xticklabels=classes, yticklabels=classes, xlabel='predicted', ylabel='true')
+            if count_cc[i, j]:
+                ax.text(j, i, int(count_cc[i, j]), ha='center', va='center', fontsize=7,
+                        color='0.5' if i == j else 'k')
+    ax.set(xticks=range(len(classes)), yticks=range(len(classes)), xticklabels=classes,
+           yticklabels=classes, xlabel='predicted', ylabel='true')
     return figure
 
 @torch.no_grad()
-def plot_common_space(before: tuple, after: tuple, images: Tensor, labels: Tensor, classes: list[str]):
-    "The student's embeddings in the common space in two dimensions (t-SNE); before and after are (student, objective)."
+def plot_common_space(before: tuple, after: tuple, images: Tensor, labels: Tensor,
+                      classes: list[str]):
+    "The student in the common space, by t-SNE; before and after are (student, objective)."
     import matplotlib.pyplot as plt
     from sklearn.manifold import TSNE
     figure, axes = plt.subplots(1, 2, figsize=(8, 3.8))
     for ax, (student, objective), title in zip(axes, (before, after), ('before', 'after')):
         device = student.head.weight.device
-        z = objective.to(device).student_projection(student.eval()(images.to(device)).features).cpu()
-        dots = TSNE(init='pca', perplexity=min(30, len(z) / 4), random_state=0).fit_transform(torch.nn.functional.normalize(z, dim=1).numpy())
-        paint = ax.scatter(*dots.T, c=labels, cmap='tab10', s=6); ax.set(title=title, xticks=[], yticks=[])
+        features = student.eval()(images.to(device)).features
+        z = objective.to(device).student_projection(features).cpu()
+        z = torch.nn.functional.normalize(z, dim=1).numpy()
+        tsne = TSNE(init='pca', perplexity=min(30, len(z) / 4), random_state=0)
+        dots = tsne.fit_transform(z)
+        paint = ax.scatter(*dots.T, c=labels, cmap='tab10', s=6)
+        ax.set(title=title, xticks=[], yticks=[])
     figure.legend(paint.legend_elements(num=None)[0], classes, loc='center right', fontsize=8)
     return figure
 
-# %% ../nbs/14_demo.ipynb #20a1645d
+# %% ../nbs/14_demo.ipynb #b83edb5b
 def demo(
     seeds: int=5,
-    epochs: int=60,         # of students; teachers get two thirds
+    epochs: int=30,         # of every teacher and student
     out: str|Path='runs/demo',
     device: str|None=None,  # None: a GPU if there is one
-    say: Callable=print,
+    say: Callable=partial(print, flush=True),
 ) -> dict:                  # what is written to result.json
-    "Run every row on every seed, print the table, and write result, history, student and pictures into `out`."
+    "Run all rows on all seeds, print the table; result, history, student and pictures go to `out`."
     out, kept, per_seed, start = Path(out), {}, [], time.perf_counter()
     for seed in range(seeds):
-        per_seed.append(run_seed(seed, epochs=epochs, device=device, keep=kept if seed == 0 else None))
-        say(f'seed {seed}: ' + ', '.join(f'{n} {100 * r["joint"]:.1f}' for n, r in per_seed[-1].items()) + f'  ({time.perf_counter() - start:.0f} s)')
+        per_seed.append(run_seed(seed, epochs=epochs, device=device,
+                                 keep=kept if seed == 0 else None))
+        say(f'seed {seed}: '
+            + ', '.join(f'{n} {100 * r["joint"]:.1f}' for n, r in per_seed[-1].items())
+            + f'  ({time.perf_counter() - start:.0f} s)')
     rows = summary(per_seed)
     run = kept['cka']
-    result = {'data': 'scikit-learn digits: 800 training images, 797 test images, 8x8', 'task': 'teachers of 0-4 and 5-9; students of 0-9 from unlabelled images',
-              'seeds': list(range(seeds)), 'device': str(run['student'].head.weight.device), 'versions': versions(), 'epochs': epochs,
-              'command': f'cka_nb demo --seeds {seeds} --epochs {epochs}', 'minutes': (time.perf_counter() - start) / 60, 'rows': rows,
-              'paired': [compare(rows, 'cka', other) for other in ('kd', 'kd_task', 'kd_owned', 'cfl', 'concatenated')], 'gap_closed': gap_closed(rows)}
-    write_json(out/'result.json', result); write_json(out/'history.json', run['history']); run['student'].save(out/'student')
+    result = {'data': 'scikit-learn digits: 800 training images, 797 test images, 8x8',
+              'task': 'teachers of 0-4 and 5-9; students of 0-9 from unlabelled images',
+              'seeds': list(range(seeds)), 'device': str(run['student'].head.weight.device),
+              'versions': versions(), 'epochs': epochs,
+              'command': f'cka_nb demo --seeds {seeds} --epochs {epochs}',
+              'minutes': (time.perf_counter() - start) / 60, 'rows': rows,
+              'paired': [compare(rows, 'cka', other)
+                         for other in ('kd', 'kd_task', 'kd_owned', 'cfl', 'concatenated')],
+              'gap_closed': gap_closed(rows)}
+    write_json(out/'result.json', result)
+    write_json(out/'history.json', run['history']); run['student'].save(out/'student')
     save_pictures(out, rows, run)
-    say('\n' + report(result) + f'\n\nwritten to {out}/: result.json, history.json, student/, and four pictures')
+    say('\n' + report(result) + '\n\n'
+        f'written to {out}/: result.json, history.json, student/, and four pictures')
     return result
 
-def gap_closed(rows: list[dict], row: str='cka') -> float|None: # 1: as good as labels; None where there is no gap
+def gap_closed(rows: list[dict], row: str='cka') -> float|None: # 1: as good as labels
     "The share of the way from the concatenated teachers to the label-trained twin."
     joint = {r['name']: r['joint']['mean'] for r in rows}
     gap = joint['labels'] - joint['concatenated']
@@ -188,16 +228,26 @@ def gap_closed(rows: list[dict], row: str='cka') -> float|None: # 1: as good as 
 
 def report(result: dict) -> str:
     "The table and what it says."
-    points = lambda c: f'cka - {c["theirs"]:13}{100 * c["difference"]["mean"]:+.2f} points (sd {100 * c["difference"]["sd"]:.2f}), better on {c["won"]} of {c["of"]} seeds, equal on {c["tied"]}'
+    points = lambda c: (
+        f'cka - {c["theirs"]:13}{100 * c["difference"]["mean"]:+.2f} points '
+        f'(sd {100 * c["difference"]["sd"]:.2f}), '
+        f'better on {c["won"]} of {c["of"]} seeds, equal on {c["tied"]}')
     closed = result['gap_closed']
-    tail = [] if closed is None else [f'gap from concatenated to labels closed by cka: {100 * closed:.0f} %']
+    tail = [f'gap from concatenated to labels closed by cka: {100 * closed:.0f} %'
+            ] if closed is not None else []
     return '\n'.join([table(result['rows']), '', *map(points, result['paired']), *tail])
 
 def save_pictures(out: Path, rows: list[dict], run: dict) -> None:
     "curves.png, common_space.png, confusion.png, accuracies.png."
     import matplotlib.pyplot as plt
     said, student = run['answers'], run['student']
-    with seeded(0): before = copy.deepcopy(run['objective']); before.build(LabelSpace(run['teachers']), student.head.in_features, [64, 64])
-    figures = {'curves': plot_history(run['history']), 'accuracies': plot_accuracies(rows), 'confusion': plot_confusion(said.labels, said.probabilities.argmax(1), said.classes),
-               'common_space': plot_common_space((demo_student(LabelSpace(run['teachers']), 0), before), (student, run['objective']), run['images'], said.labels, said.classes)}
-    for name, figure in figures.items(): figure.savefig(out/f'{name}.png', dpi=120, bbox_inches='tight'); plt.close(figure)
+    with seeded(0):
+        before = copy.deepcopy(run['objective'])
+        before.build(LabelSpace(run['teachers']), student.head.in_features, [64, 64])
+    figures = {'curves': plot_history(run['history']), 'accuracies': plot_accuracies(rows),
+               'confusion': plot_confusion(said.labels, said.probabilities.argmax(1), said.classes),
+               'common_space': plot_common_space(
+                   (demo_student(LabelSpace(run['teachers']), 0), before),
+                   (student, run['objective']), run['images'], said.labels, said.classes)}
+    for name, figure in figures.items():
+        figure.savefig(out/f'{name}.png', dpi=120, bbox_inches='tight'); plt.close(figure)

@@ -18,7 +18,7 @@ from .soft_targets import concatenated
 from .student import Student
 from .teachers import LabelSpace, Teacher
 
-# %% ../nbs/11_evaluation.ipynb #4015bd73
+# %% ../nbs/11_evaluation.ipynb #93cc8e63
 class Answers(NamedTuple):
     "What a model said about a labelled set."
     probabilities: Tensor # (N, C) over the model's classes
@@ -29,8 +29,8 @@ class Answers(NamedTuple):
 
 @torch.no_grad()
 def answers_of(
-    model,               # a Student, a Teacher, or a list of Teachers (judged as their concatenation)
-    dataset,             # labelled; its `.classes` names the labels, without names they are in union order
+    model,               # a Student, a Teacher, or a list of Teachers (judged concatenated)
+    dataset,             # labelled, named by its `.classes`; without names: in union order
     batch_size: int=256,
 ) -> Answers:
     "Ask the model about every image of the set, in eval mode, which is undone afterwards."
@@ -38,19 +38,26 @@ def answers_of(
     if isinstance(dataset, DataLoader): dataset = dataset.dataset
     names = class_names_of(dataset)
     if names is not None and not set(names) & set(classes):
-        raise ValueError(f'the data set has the classes {", ".join(names[:6])}, the model knows {", ".join(classes[:6])}: no name in common')
+        raise ValueError(f'the data set has the classes {", ".join(names[:6])}, the model knows '
+                         f'{", ".join(classes[:6])}: no name in common')
     place = None if names is None else [classes.index(n) if n in classes else -1 for n in names]
     device = next((p.device for m in modules for p in m.parameters()), torch.device('cpu'))
-    if not isinstance(batch_size, int) or batch_size < 1: raise ValueError(f'batch_size must be a whole number of at least 1, got {batch_size!r}')
-    if not hasattr(dataset, '__len__') or not hasattr(dataset, '__getitem__'): raise TypeError(f'evaluate needs a labelled data set with a length, got {type(dataset).__name__}')
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f'batch_size must be a whole number of at least 1, got {batch_size!r}')
+    if not hasattr(dataset, '__len__') or not hasattr(dataset, '__getitem__'):
+        raise TypeError(
+            f'evaluate needs a labelled data set with a length, got {type(dataset).__name__}')
     if not len(dataset): raise ValueError('the data set is empty')
     rows = []
     with evaluating(*modules):
         for start in progress(range(0, len(dataset), batch_size), 'evaluating'):
             x, labels = _batch(dataset, range(start, min(start + batch_size, len(dataset))))
             wrong = [y for y in labels if not 0 <= y < len(place or classes)]
-            if wrong: raise ValueError(f'label {wrong[0]} is no index of the {len(place or classes)} classes')
-            rows.append((*ask(x.to(device)), torch.tensor([y if place is None else place[y] for y in labels])))
+            if wrong:
+                raise ValueError(
+                    f'label {wrong[0]} is no index of the {len(place or classes)} classes')
+            rows.append((*ask(x.to(device)),
+                         torch.tensor([y if place is None else place[y] for y in labels])))
     p, f, y = (torch.cat([r[i].cpu() for r in rows]) for i in range(3))
     return Answers(p, f, y, classes, tasks)
 
@@ -59,67 +66,85 @@ def _asker(model):
         tasks = model.tasks if isinstance(model, Student) else {model.name: model.classes}
         def ask(x): out = model(x); return out.logits.float().softmax(1), out.features.float()
         return ask, model.classes, tasks, [model]
-    if isinstance(model, nn.Module): raise TypeError(f'evaluate judges a Student, a Teacher or a list of Teachers, got {type(model).__name__}: wrap it, cka.Teacher(model, classes)')
+    if isinstance(model, nn.Module):
+        raise TypeError('evaluate judges a Student, a Teacher or a list of Teachers, got '
+                        f'{type(model).__name__}: wrap it, cka.Teacher(model, classes)')
     space = LabelSpace(model)
     def ask(x):
         outs = [t(x) for t in model]
-        return concatenated([o.logits for o in outs], space.columns), torch.cat([unit_rows(o.features.float()) for o in outs], 1)
+        features = torch.cat([unit_rows(o.features.float()) for o in outs], 1)
+        return concatenated([o.logits for o in outs], space.columns), features
     return ask, space.classes, space.tasks(), list(model)
 
 def _batch(dataset, index: range) -> tuple[Tensor, list[int]]:
-    if isinstance(dataset, TensorImages) and dataset.labels is not None: return as_float(dataset.images[index.start:index.stop]), dataset.labels[index.start:index.stop].long().tolist()
+    if isinstance(dataset, TensorImages) and dataset.labels is not None:
+        return (as_float(dataset.images[index.start:index.stop]),
+                dataset.labels[index.start:index.stop].long().tolist())
     items = [dataset[i] for i in index]
     images = [as_float(image_of(item)[None]) for item in items]
     for i, x in zip(index, images):
-        if x.shape != images[0].shape: raise ValueError(f'image {i} has shape {tuple(x.shape[1:])}, image {index[0]} has {tuple(images[0].shape[1:])}: resize them to one size')
+        if x.shape != images[0].shape:
+            raise ValueError(f'image {i} has shape {tuple(x.shape[1:])}, image {index[0]} has '
+                             f'{tuple(images[0].shape[1:])}: resize them to one size')
     return torch.cat(images), [label_of(item) for item in items]
 
-# %% ../nbs/11_evaluation.ipynb #2b8c0655
+# %% ../nbs/11_evaluation.ipynb #bb1894d2
 def evaluate(
-    model,               # a Student, a Teacher, or a list of Teachers (judged as their concatenation)
-    dataset,             # labelled; its `.classes` names the labels, without names they are in union order
+    model,               # a Student, a Teacher, or a list of Teachers (judged concatenated)
+    dataset,             # labelled, named by its `.classes`; without names: in union order
     batch_size: int=256,
-) -> dict:               # joint, per_teacher {name: {task_known, task_free}}, owner, ece, cohesion, separation: fractions or None; count
-    "Judge a model on a labelled set. Every image is counted; one of a class the model does not know counts as wrong."
+    # joint, per_teacher {name: {task_known, task_free}}, owner, ece, cohesion, separation:
+    # fractions or None; count
+) -> dict:
+    "Judge a model on a labelled set; an image of a class the model does not know counts as wrong."
     return scores(answers_of(model, dataset, batch_size))
 
 def scores(said: Answers) -> dict:
     "The numbers of `evaluate` from a model's answers."
     predicted, labels = said.probabilities.argmax(1), said.labels
-    places = {name: torch.tensor([said.classes.index(c) for c in classes]) for name, classes in said.tasks.items()}
+    places = {name: torch.tensor([said.classes.index(c) for c in classes])
+              for name, classes in said.tasks.items()}
     per_teacher, knows = {}, torch.zeros(len(said.classes), len(said.classes), dtype=torch.bool)
     for name, columns in places.items():
         its = torch.isin(labels, columns)
         within = columns[said.probabilities[:, columns].argmax(1)]
-        per_teacher[name] = {'task_known': _share(within[its] == labels[its]), 'task_free': _share(predicted[its] == labels[its])}
+        per_teacher[name] = {'task_known': _share(within[its] == labels[its]),
+                             'task_free': _share(predicted[its] == labels[its])}
         knows[columns[:, None], columns] = True
     known = labels >= 0
     cohesion, separation = tidiness(said.features[known], labels[known])
     return {'joint': _share(predicted == labels), 'per_teacher': per_teacher,
             'owner': _share(knows[predicted, labels.clamp_min(0)] & known) if places else None,
-            'ece': calibration_error(said.probabilities, labels), 'cohesion': cohesion, 'separation': separation, 'count': len(labels)}
+            'ece': calibration_error(said.probabilities, labels), 'cohesion': cohesion,
+            'separation': separation, 'count': len(labels)}
 
-def _share(right: Tensor) -> float|None: return right.sum(dtype=torch.int64).item() / len(right) if len(right) else None
+def _share(right: Tensor) -> float|None:
+    return right.sum(dtype=torch.int64).item() / len(right) if len(right) else None
 
 def calibration_error(
     probabilities: Tensor, # (N, C)
     labels: Tensor,        # (N,) int64
     bins: int=15,          # of equal width
 ) -> float:
-    "Expected calibration error: the mean over images of |accuracy - confidence| of their bin (Guo et al., 2017)."
+    "Expected calibration error: mean |accuracy - confidence| of images' bins (Guo et al., 2017)."
     confidence, predicted = probabilities.double().max(1)
-    gap_b = torch.zeros(bins, dtype=torch.float64).index_add(0, (confidence * bins).ceil().long().sub(1).clamp(0, bins - 1), (predicted == labels).double() - confidence)
+    place = (confidence * bins).ceil().long().sub(1).clamp(0, bins - 1)
+    gap_b = torch.zeros(bins, dtype=torch.float64).index_add(
+        0, place, (predicted == labels).double() - confidence)
     return (gap_b.abs().sum() / len(labels)).item()
 
 def tidiness(
     features: Tensor, # (N, D)
     labels: Tensor,   # (N,) int64
 ) -> tuple[float|None, float|None]: # cohesion, separation
-    "Cohesion: mean length of the class means of unit features. Separation: one minus the mean cosine between class means."
+    "Cohesion: mean length of class means of unit features. Separation: 1 - their mean cosine."
     if not len(labels): return None, None
     present, index, count = labels.unique(return_inverse=True, return_counts=True)
-    mean_cd = torch.zeros(len(present), features.shape[1], dtype=torch.float64).index_add(0, index, unit_rows(features.double())) / count[:, None]
+    sum_cd = torch.zeros(len(present), features.shape[1], dtype=torch.float64)
+    sum_cd = sum_cd.index_add(0, index, unit_rows(features.double()))
+    mean_cd = sum_cd / count[:, None]
     cohesion = (mean_cd.norm(dim=1) * count).sum().item() / len(labels)
     if len(present) < 2: return cohesion, None
-    cosine_cc, off = unit_rows(mean_cd) @ unit_rows(mean_cd).T, ~torch.eye(len(present), dtype=torch.bool)
+    cosine_cc = unit_rows(mean_cd) @ unit_rows(mean_cd).T
+    off = ~torch.eye(len(present), dtype=torch.bool)
     return cohesion, 1 - cosine_cc[off].mean().item()

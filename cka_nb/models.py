@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from .data import as_float
 
-# %% ../nbs/03_models.ipynb #42020cca
-def _conv(i, o, kernel=3, stride=1): return [nn.Conv2d(i, o, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(o)]
+# %% ../nbs/03_models.ipynb #85f292ac
+def _conv(i, o, kernel=3, stride=1):
+    return [nn.Conv2d(i, o, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(o)]
 
 class ResidualBlock(nn.Module):
     "Two 3x3 convolutions with batch normalisation beside a shortcut."
@@ -25,11 +26,13 @@ class ResidualBlock(nn.Module):
         stride: int=1, # 2 halves the picture
     ):
         super().__init__()
-        self.path = nn.Sequential(*_conv(inputs, outputs, 3, stride), nn.ReLU(), *_conv(outputs, outputs))
+        self.path = nn.Sequential(*_conv(inputs, outputs, 3, stride), nn.ReLU(),
+                                  *_conv(outputs, outputs))
         same = inputs == outputs and stride == 1
         self.shortcut = nn.Identity() if same else nn.Sequential(*_conv(inputs, outputs, 1, stride))
 
-    def forward(self, x_bchw: Tensor) -> Tensor: return F.relu(self.path(x_bchw) + self.shortcut(x_bchw))
+    def forward(self, x_bchw: Tensor) -> Tensor:
+        return F.relu(self.path(x_bchw) + self.shortcut(x_bchw))
 
 class SmallResNet(nn.Module):
     "A residual network of three blocks: (B, C, H, W) -> (B, num_classes) logits."
@@ -41,13 +44,15 @@ class SmallResNet(nn.Module):
         super().__init__()
         self.architecture = dict(name='resnet_small', in_channels=in_channels, width=width)
         self.stem = nn.Sequential(*_conv(in_channels, width), nn.ReLU())
-        self.blocks = nn.Sequential(ResidualBlock(width, width), ResidualBlock(width, 2*width, 2), ResidualBlock(2*width, 4*width, 2))
+        self.blocks = nn.Sequential(ResidualBlock(width, width), ResidualBlock(width, 2*width, 2),
+                                    ResidualBlock(2*width, 4*width, 2))
         self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.fc = nn.Linear(4*width, num_classes)
 
-    def forward(self, x_bchw: Tensor) -> Tensor: return self.fc(self.pool(self.blocks(self.stem(x_bchw))))
+    def forward(self, x_bchw: Tensor) -> Tensor:
+        return self.fc(self.pool(self.blocks(self.stem(x_bchw))))
 
-# %% ../nbs/03_models.ipynb #a6a75269
+# %% ../nbs/03_models.ipynb #d3b1f653
 class SmallVGG(nn.Module):
     "A plain convolutional network of three pairs: (B, C, H, W) -> (B, num_classes) logits."
     def __init__(self,
@@ -58,17 +63,18 @@ class SmallVGG(nn.Module):
         super().__init__()
         self.architecture = dict(name='vgg_small', in_channels=in_channels, width=width)
         pair = lambda i, o: nn.Sequential(*_conv(i, o), nn.ReLU(), *_conv(o, o), nn.ReLU())
-        self.features = nn.Sequential(pair(in_channels, width), nn.MaxPool2d(2), pair(width, 2*width), nn.MaxPool2d(2), pair(2*width, 4*width))
+        self.features = nn.Sequential(pair(in_channels, width), nn.MaxPool2d(2),
+                                      pair(width, 2*width), nn.MaxPool2d(2), pair(2*width, 4*width))
         self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.fc = nn.Linear(4*width, num_classes)
 
     def forward(self, x_bchw: Tensor) -> Tensor: return self.fc(self.pool(self.features(x_bchw)))
 
-# %% ../nbs/03_models.ipynb #7dbc57ea
+# %% ../nbs/03_models.ipynb #e13c5449
 _SMALL = {'resnet_small': SmallResNet, 'vgg_small': SmallVGG}
 
 def backbone_names() -> list[str]:
-    "The names `build_backbone` knows: ours, torchvision's classifiers, and timm's if timm is installed."
+    "The names `build_backbone` knows: ours, torchvision's, and timm's if timm is installed."
     import torchvision
     names = [*_SMALL, *torchvision.models.list_models(module=torchvision.models)]
     try: import timm
@@ -82,32 +88,41 @@ def build_backbone(
     pretrained: bool=False, # load published weights (needs a network connection or a cache)
     width: int=16,          # of our own small networks
 ) -> nn.Module:
-    "A classifier with a head for `num_classes`, its weights random unless `pretrained`; `ValueError` names the nearest known names."
+    "A classifier of `num_classes`, random unless `pretrained`; `ValueError` names the nearest."
     import torchvision
-    if not isinstance(name, str): raise TypeError(f'a backbone is named by a string, got {type(name).__name__}')
+    if not isinstance(name, str):
+        raise TypeError(f'a backbone is named by a string, got {type(name).__name__}')
     if name in _SMALL:
         if pretrained: raise ValueError(f'{name} has no published weights: pretrained=False')
         return _SMALL[name](num_classes, in_channels, width)
     if name in torchvision.models.list_models(module=torchvision.models):
-        net = torchvision.models.get_model(name, weights='DEFAULT' if pretrained else None, **_quiet(name))
+        net = torchvision.models.get_model(name, weights='DEFAULT' if pretrained else None,
+                                           **_quiet(name))
         if num_classes != 1000 or not pretrained: _replace_head(net, num_classes)
         net.architecture = dict(name=name, in_channels=3)
         return net
     if name in backbone_names():
         import timm
-        net = timm.create_model(name, pretrained=pretrained, num_classes=num_classes, in_chans=in_channels)
+        net = timm.create_model(name, pretrained=pretrained, num_classes=num_classes,
+                                in_chans=in_channels)
         net.architecture = dict(name=name, in_channels=in_channels)
         return net
     near = difflib.get_close_matches(name, backbone_names(), 3)
-    raise ValueError(f'unknown backbone {name!r}' + (f'; did you mean {", ".join(near)}?' if near else '')
-                     + ' Any torchvision or timm name will do (pip install timm for the latter), or a module of your own')
+    raise ValueError(
+        f'unknown backbone {name!r}' + (f'; did you mean {", ".join(near)}?' if near else '')
+        + ' Any torchvision or timm name will do (pip install timm for the latter), or a module of '
+        'your own')
 
-def _quiet(name: str) -> dict: # two families announce a change of their initialisation, and train with a second head
-    return dict(init_weights=True, aux_logits=False) if name in ('googlenet', 'inception_v3') else {}
+# two families announce a change of their initialisation, and train with a second head
+def _quiet(name: str) -> dict:
+    return (dict(init_weights=True, aux_logits=False) if name in ('googlenet', 'inception_v3')
+            else {})
 
 def _replace_head(net: nn.Module, num_classes: int) -> None:
-    name, old = [(n, m) for n, m in net.named_modules() if isinstance(m, nn.Linear) or 'squeezenet' in type(net).__name__.lower() and isinstance(m, nn.Conv2d)][-1]
-    new = nn.Linear(old.in_features, num_classes) if isinstance(old, nn.Linear) else nn.Conv2d(old.in_channels, num_classes, 1)
+    name, old = [(n, m) for n, m in net.named_modules() if isinstance(m, nn.Linear)
+                 or 'squeezenet' in type(net).__name__.lower() and isinstance(m, nn.Conv2d)][-1]
+    new = (nn.Linear(old.in_features, num_classes) if isinstance(old, nn.Linear)
+           else nn.Conv2d(old.in_channels, num_classes, 1))
     net.set_submodule(name, new)
 
 # %% ../nbs/03_models.ipynb #46f37855
@@ -121,9 +136,9 @@ def with_channels(images_bchw: Tensor, channels: int) -> Tensor: # (B, channels,
         return (images_bchw * luma.view(3, 1, 1)).sum(1, keepdim=True)
     raise ValueError(f'images have {have} channels, the network wants {channels}')
 
-# %% ../nbs/03_models.ipynb #be0e4322
+# %% ../nbs/03_models.ipynb #d557a129
 class Preprocess(nn.Module):
-    "Images (B, C, H, W) in [0, 1] or uint8 -> the size, channels and normalisation a network wants."
+    "Images (B, C, H, W) in [0, 1] or uint8 -> size, channels and normalisation a network wants."
     def __init__(self,
         size: tuple[int, int, int]|None=None, # (C, H, W) the network wants; None: as it comes
         mean: list[float]|None=None,          # per channel, subtracted
@@ -131,14 +146,19 @@ class Preprocess(nn.Module):
     ):
         super().__init__()
         size = None if size is None else tuple(int(s) for s in size)
-        if size is not None and (len(size) != 3 or min(size) < 1): raise ValueError(f'size must be (C, H, W), got {size}')
+        if size is not None and (len(size) != 3 or min(size) < 1):
+            raise ValueError(f'size must be (C, H, W), got {size}')
         self.size = size
-        as_column = lambda v, default: torch.tensor(default if v is None else v, dtype=torch.float32).view(-1, 1, 1)
+        def as_column(v, default):
+            v = default if v is None else v
+            return torch.tensor(v, dtype=torch.float32).view(-1, 1, 1)
         self.normalises = mean is not None or std is not None
         self.register_buffer('mean', as_column(mean, [0.]))
         self.register_buffer('std', as_column(std, [1.]))
         lengths = {len(v) for v in (self.mean, self.std)} - {1}
-        if len(lengths) > 1 or size and lengths - {size[0]}: raise ValueError(f'mean and std need one value per channel, got mean {mean}, std {std}' + (f' for size {size}' if size else ''))
+        if len(lengths) > 1 or size and lengths - {size[0]}:
+            raise ValueError(f'mean and std need one value per channel, got mean {mean}, std {std}'
+                             + (f' for size {size}' if size else ''))
         if not bool((self.std > 0).all()): raise ValueError(f'std must be above 0, got {std}')
 
     def forward(self, images_bchw: Tensor) -> Tensor:
@@ -146,12 +166,15 @@ class Preprocess(nn.Module):
         if self.size:
             x = with_channels(x, self.size[0])
             if x.shape[2:] != self.size[1:]:
-                x = F.interpolate(x, self.size[1:], mode='bilinear', align_corners=False, antialias=True)
+                x = F.interpolate(x, self.size[1:], mode='bilinear', align_corners=False,
+                                  antialias=True)
         if self.normalises and x.shape[1] % max(len(self.mean), len(self.std)):
-            raise ValueError(f'mean and std have {max(len(self.mean), len(self.std))} channels, images have {x.shape[1]}')
+            raise ValueError(f'mean and std have {max(len(self.mean), len(self.std))} channels, '
+                             f'images have {x.shape[1]}')
         return (x - self.mean) / self.std if self.normalises else x
 
     def config(self) -> dict: # the arguments that make it again
         "Plain values from which the same `Preprocess` can be built."
-        return dict(size=self.size and list(self.size), mean=self.mean.flatten().tolist() if self.normalises else None,
+        return dict(size=self.size and list(self.size),
+                    mean=self.mean.flatten().tolist() if self.normalises else None,
                     std=self.std.flatten().tolist() if self.normalises else None)

@@ -36,23 +36,23 @@ class Projection(nn.Module):
 
     def forward(self, features_bd: Tensor) -> Tensor: return self.layers(features_bd.float())
 
-# %% ../nbs/10_objective.ipynb #880ac741
-def shares(ownership: Tensor) -> Tensor: # (B, T) -> (B, T), rows sum to 1, or are 0 where nobody owns the image
+# %% ../nbs/10_objective.ipynb #9c8f3277
+def shares(ownership: Tensor) -> Tensor: # (B, T); rows sum to 1, or 0 where nobody owns the image
     "Ownership as each teacher's share of an image."
     return ownership / ownership.sum(1, keepdim=True).clamp_min(1e-12)
 
 def over_teachers(
-    losses: list[Tensor], # T scalars, weighted means with weights shares[:, t]
+    losses: list[Tensor], # T scalars, each a weighted mean over images
     shares_bt: Tensor,    # (B, T)
 ) -> Tensor:              # scalar
     "Sum over teachers, each with its share of the batch."
     return sum(share * loss for share, loss in zip(shares_bt.mean(0), losses))
 
-# %% ../nbs/10_objective.ipynb #ce95112d
+# %% ../nbs/10_objective.ipynb #f9941ae5
 class ContrastiveAmalgamation(nn.Module):
-    "The CKA objective: soft targets + intra- and inter-model contrast + sample-level alignment, weighted by ownership."
+    "The CKA objective: soft targets, contrast within and between models, alignment, by ownership."
     def __init__(self,
-        task: float=.1,         # weight of soft targets per task; those of the joint task have weight 1
+        task: float=.1,         # weight of soft targets per task; the joint ones have weight 1
         intra: float=.1,        # weight of contrast within each model
         inter: float=.1,        # weight of contrast between student and teachers
         alignment: float=.2,    # weight of sample-level alignment
@@ -62,7 +62,9 @@ class ContrastiveAmalgamation(nn.Module):
     ):
         super().__init__()
         self.task, self.intra, self.inter, self.alignment = task, intra, inter, alignment
-        self.temperature, self.contrast_temperature, self.width = temperature, contrast_temperature, width
+        self.temperature = temperature
+        self.contrast_temperature = contrast_temperature
+        self.width = width
         self.student_projection, self.teacher_projections = None, nn.ModuleList()
 
     @property
@@ -85,20 +87,31 @@ class ContrastiveAmalgamation(nn.Module):
         space: LabelSpace,
     ) -> dict[str, Tensor]:      # weighted parts by name: scalars; the loss is their sum
         logits, shares_bt = [t.logits for t in teachers], shares(ownership)
-        parts = {'joint': mixture_loss(student.logits, mixture(logits, ownership, space.columns, self.temperature), self.temperature)}
-        if self.task: parts['task'] = self.task * over_teachers(
-            [soft_target_loss(student.logits[:, c], l, self.temperature, w) for c, l, w in zip(space.columns, logits, shares_bt.T)], shares_bt)
-        return parts | self._common_space(student, teachers, ownership, space) if self.embeds else parts
+        target_bc = mixture(logits, ownership, space.columns, self.temperature)
+        parts = {'joint': mixture_loss(student.logits, target_bc, self.temperature)}
+        if self.task:
+            parts['task'] = self.task * over_teachers(
+                [soft_target_loss(student.logits[:, c], l, self.temperature, w)
+                 for c, l, w in zip(space.columns, logits, shares_bt.T)], shares_bt)
+        return (parts | self._common_space(student, teachers, ownership, space) if self.embeds
+                else parts)
 
     def _common_space(self, student, teachers, ownership, space) -> dict[str, Tensor]:
         tau, shares_bt = self.contrast_temperature, shares(ownership)
         labels_b = pseudo_labels([t.logits for t in teachers], ownership, space)
         z_student = self.student_projection(student.features)
         z_teachers = [project(t.features) for project, t in zip(self.teacher_projections, teachers)]
-        each = lambda loss: over_teachers([loss(z, a) for z, a in zip(z_teachers, ownership.T)], shares_bt)
+        each = lambda loss: over_teachers([loss(z, a) for z, a in zip(z_teachers, ownership.T)],
+                                          shares_bt)
         parts = {}
-        if self.intra: parts['intra'] = self.intra * (intra_model_loss(z_student, labels_b, tau, ownership.amax(1))
-                                                      + each(lambda z, a: intra_model_loss(z, labels_b, tau, a)))
-        if self.inter: parts['inter'] = self.inter * each(lambda z, a: inter_model_loss(z_student, z, labels_b, tau, a))
-        if self.alignment: parts['alignment'] = self.alignment * each(lambda z, a: alignment_loss(z_student, z, tau, a))
+        if self.intra:
+            parts['intra'] = self.intra * (
+                intra_model_loss(z_student, labels_b, tau, ownership.amax(1))
+                + each(lambda z, a: intra_model_loss(z, labels_b, tau, a)))
+        if self.inter:
+            parts['inter'] = self.inter * each(
+                lambda z, a: inter_model_loss(z_student, z, labels_b, tau, a))
+        if self.alignment:
+            parts['alignment'] = self.alignment * each(
+                lambda z, a: alignment_loss(z_student, z, tau, a))
         return parts

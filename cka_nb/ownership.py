@@ -13,12 +13,12 @@ from .core import seeded, unit_rows
 from .soft_targets import mixture
 from .teachers import LabelSpace
 
-# %% ../nbs/09_ownership.ipynb #27c7a14d
+# %% ../nbs/09_ownership.ipynb #01b69d92
 def energy(logits: Tensor) -> Tensor: # (B, C_t) -> (B,)
-    "log-sum-exp of the logits: high on images of known classes (Liu et al., 2020, with the sign turned)."
+    "log-sum-exp of the logits: high on known classes (Liu et al., 2020, with the sign turned)."
     return logits.float().logsumexp(1)
 
-# %% ../nbs/09_ownership.ipynb #d50a7464
+# %% ../nbs/09_ownership.ipynb #ed96a7b7
 def two_heaps(
     score: Tensor, # (N,) one teacher's scores over the unlabelled set
     rounds: int=50,
@@ -26,21 +26,24 @@ def two_heaps(
     "Fit two Gaussians of one variance by expectation-maximisation, started at the median."
     score = score.double()
     centre, scale = score.mean(), score.std(correction=0)
-    if not scale > 0: return torch.stack([torch.zeros_like(centre), torch.zeros_like(centre)]).float()   # no difference, no opinion
+    # no difference, no opinion
+    if not scale > 0:
+        return torch.stack([torch.zeros_like(centre), torch.zeros_like(centre)]).float()
     v = (score - centre) / scale
     upper = (v > v.median()).double()
     for _ in range(rounds):
         share = upper.mean().clamp(.02, .98)
-        high, low = (upper * v).sum() / upper.sum().clamp_min(1e-9), ((1 - upper) * v).sum() / (1 - upper).sum().clamp_min(1e-9)
+        high = (upper * v).sum() / upper.sum().clamp_min(1e-9)
+        low = ((1 - upper) * v).sum() / (1 - upper).sum().clamp_min(1e-9)
         variance = (upper * (v - high)**2 + (1 - upper) * (v - low)**2).mean().clamp_min(.01)
         slope = (high - low) / variance
         offset = (share / (1 - share)).log() - (high**2 - low**2) / (2 * variance)
         upper = torch.sigmoid(slope * v + offset)
     return torch.stack([slope / scale, offset - slope * centre / scale]).float()
 
-# %% ../nbs/09_ownership.ipynb #474cfee7
+# %% ../nbs/09_ownership.ipynb #0a4b85b3
 class EnergyOwnership:
-    "Each teacher's energy as a probability: the upper of two heaps fitted over the unlabelled set. No closed world: rows need not sum to 1."
+    "Each energy as a probability: the upper of two heaps over the unlabelled set. No closed world."
     def __init__(self): self.state = None
 
     def fit(self,
@@ -58,19 +61,24 @@ class EnergyOwnership:
         return torch.sigmoid(slope * torch.stack([energy(l) for l in logits], 1) + offset)
 
 def _fitted(state: dict|None) -> dict:
-    if state is None: raise RuntimeError('this ownership estimator has not been fitted: call fit(logits, features) on the unlabelled set first')
+    if state is None:
+        raise RuntimeError('this ownership estimator has not been fitted: call fit(logits, '
+                           'features) on the unlabelled set first')
     return state
 
-# %% ../nbs/09_ownership.ipynb #d16304b1
+# %% ../nbs/09_ownership.ipynb #412eb703
 class ClassConditionalOwnership:
-    "One Gaussian per class of the union over all teachers' features, started from the energies (our reading). Closed world."
+    "A Gaussian per class over all features, started from the energies (our reading). Closed world."
     def __init__(self,
         space: LabelSpace,   # whose columns say which classes each teacher knows
         rounds: int=4,       # of re-estimation
         shrinkage: float=.1, # of the covariance, towards its mean variance
         directions: int=256, # at most this many principal directions of the features are used
     ):
-        self.columns, self.rounds, self.shrinkage, self.directions = space.columns, rounds, shrinkage, directions
+        self.columns = space.columns
+        self.rounds = rounds
+        self.shrinkage = shrinkage
+        self.directions = directions
         self.state = None
 
     def fit(self,
@@ -91,24 +99,29 @@ class ClassConditionalOwnership:
         return state
 
     def _embed(self, features, state) -> Tensor: # (B, sum of D_t)
-        return torch.cat([unit_rows(f.float() - state[f'centre{t}'].to(f.device)) for t, f in enumerate(features)], 1)
+        return torch.cat([unit_rows(f.float() - state[f'centre{t}'].to(f.device))
+                          for t, f in enumerate(features)], 1)
 
     def _estimate(self, z_nd, r_nc, state) -> None:
         count_c = r_nc.sum(0) + 1e-6
         mean_cd = r_nc.T @ z_nd / count_c[:, None]
         scatter_dd = (z_nd.T @ z_nd - (mean_cd.T * count_c) @ mean_cd) / len(z_nd)
         level = scatter_dd.diagonal().mean().clamp_min(1e-9)
-        shrunk_dd = (1 - self.shrinkage) * scatter_dd + self.shrinkage * level * torch.eye(len(scatter_dd), device=z_nd.device)
-        state |= {'mean': mean_cd, 'precision': torch.linalg.inv(shrunk_dd), 'log_share': (count_c / count_c.sum()).log()}
+        shrunk_dd = ((1 - self.shrinkage) * scatter_dd
+                     + self.shrinkage * level * torch.eye(len(scatter_dd), device=z_nd.device))
+        state |= {'mean': mean_cd, 'precision': torch.linalg.inv(shrunk_dd),
+                  'log_share': (count_c / count_c.sum()).log()}
 
     def _posterior(self, z_bd, start_bc, state) -> Tensor: # (B, C)
-        mean_cd, precision_dd, log_share_c = (state[k].to(z_bd.device) for k in ('mean', 'precision', 'log_share'))
-        far_bc = (z_bd @ precision_dd * z_bd).sum(1, keepdim=True) - 2 * z_bd @ precision_dd @ mean_cd.T + (mean_cd @ precision_dd * mean_cd).sum(1)
+        mean_cd, precision_dd, log_share_c = (state[k].to(z_bd.device)
+                                              for k in ('mean', 'precision', 'log_share'))
+        far_bc = ((z_bd @ precision_dd * z_bd).sum(1, keepdim=True)
+                  - 2 * z_bd @ precision_dd @ mean_cd.T + (mean_cd @ precision_dd * mean_cd).sum(1))
         log_p_bc = (log_share_c - far_bc / 2).log_softmax(1)
         return (start_bc.clamp_min(1e-8).log() + log_p_bc / 2).softmax(1)
 
-    def classes(self, logits: list[Tensor], features: list[Tensor]) -> Tensor: # (B, C), rows sum to 1
-        "The posterior over the union's classes."
+    def classes(self, logits: list[Tensor], features: list[Tensor]) -> Tensor: # (B, C)
+        "The posterior over the union's classes; rows sum to 1."
         state = _fitted(self.state)
         first = EnergyOwnership(); first.state = state
         z_bd = self._embed(features, state) @ state['directions'].to(features[0].device)

@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['soft_target_loss', 'mixture', 'mixture_loss', 'concatenated']
 
-# %% ../nbs/06_soft_targets.ipynb #45a44390
+# %% ../nbs/06_soft_targets.ipynb #16133b0d
 import torch
 from torch import Tensor
 
-from .core import check_rows, check_temperature, check_weight, checking_values, full_precision, weighted_mean
+from .core import check_rows, check_temperature, check_weight, checking_values
+from .core import full_precision, weighted_mean
 
-# %% ../nbs/06_soft_targets.ipynb #96421eba
+# %% ../nbs/06_soft_targets.ipynb #572f15c1
 @full_precision
 def soft_target_loss(
     student_logits: Tensor,    # (B, C) the student's logits for the teacher's classes
@@ -19,7 +20,7 @@ def soft_target_loss(
     temperature: float=4.,     # tau > 0
     weight: Tensor|None=None,  # (B,) >= 0, weighs each image; None: all 1
 ) -> Tensor:                   # scalar
-    "tau^2 KL(teacher || student) of tempered softmaxes, weighted mean over images (Hinton et al., 2015)."
+    "tau^2 KL(teacher || student) of tempered softmaxes, weighted mean (Hinton et al., 2015)."
     check_rows(student_logits=student_logits, teacher_logits=teacher_logits)
     tau = check_temperature(temperature)
     log_p_bc = (teacher_logits.detach() / tau).log_softmax(1)
@@ -27,29 +28,31 @@ def soft_target_loss(
     kl_b = (log_p_bc.exp() * (log_p_bc - log_q_bc)).sum(1)
     return tau**2 * weighted_mean(kl_b, check_weight(weight, kl_b))
 
-# %% ../nbs/06_soft_targets.ipynb #4b4d4d62
+# %% ../nbs/06_soft_targets.ipynb #2ae3d48c
 def mixture(
     logits: list[Tensor],      # T of (B, C_t)
     ownership: Tensor,         # (B, T) in [0, 1]
     columns: list[list[int]],  # T lists: places of the teacher's classes in the union
     temperature: float=1.,     # of each teacher's softmax
-) -> Tensor:                   # (B, C) probabilities over the union; an image that nobody owns gets equal ones
-    "The teachers' answers as one distribution: ownership times softmax, averaged where several know a class."
+) -> Tensor:                   # (B, C) over the union; an image that nobody owns gets equal ones
+    "The teachers' answers as one: ownership times softmax, averaged where several know a class."
     classes = 1 + max(max(c) for c in columns)
     q_bc = ownership.new_zeros(len(ownership), classes)
     known_c = ownership.new_zeros(classes)
     for t, (l_bc, places) in enumerate(zip(logits, columns)):
-        q_bc[:, places] += ownership[:, t:t+1] * (l_bc.detach().to(ownership) / temperature).softmax(1)
+        p_bc = (l_bc.detach().to(ownership) / temperature).softmax(1)
+        q_bc[:, places] += ownership[:, t:t+1] * p_bc
         known_c[places] += 1
     q_bc = q_bc / known_c.clamp_min(1)
     total_b1 = q_bc.sum(1, keepdim=True)
-    return torch.where(total_b1 > 0, q_bc / total_b1.clamp_min(1e-30), torch.full_like(q_bc, 1 / classes))
+    return torch.where(total_b1 > 0, q_bc / total_b1.clamp_min(1e-30),
+                       torch.full_like(q_bc, 1 / classes))
 
-# %% ../nbs/06_soft_targets.ipynb #c6258c8d
+# %% ../nbs/06_soft_targets.ipynb #f1d68631
 @full_precision
 def mixture_loss(
     student_logits: Tensor,        # (B, C) over the union
-    target_probabilities: Tensor,  # (B, C) rows that sum to 1, zeros allowed, tempered already; detached
+    target_probabilities: Tensor,  # (B, C) rows that sum to 1, tempered already; detached
     temperature: float=4.,         # tau > 0, of the student's softmax
     weight: Tensor|None=None,      # (B,) >= 0; None: all 1
 ) -> Tensor:                       # scalar
@@ -60,9 +63,11 @@ def mixture_loss(
     kl_b = (torch.xlogy(q_bc, q_bc) - q_bc * (student_logits / tau).log_softmax(1)).sum(1)
     weight_b = check_weight(weight, kl_b)
     if checking_values() and len(q_bc):
-        if q_bc.min() < 0: raise ValueError(f'target_probabilities must be >= 0, got {q_bc.min().item()}')
+        if q_bc.min() < 0:
+            raise ValueError(f'target_probabilities must be >= 0, got {q_bc.min().item()}')
         off = ((q_bc.sum(1) - 1).abs() * (weight_b > 0)).max().item()
-        if off > 2e-2: raise ValueError(f'rows of target_probabilities must sum to 1, one is off by {off:.3g}')
+        if off > 2e-2:
+            raise ValueError(f'rows of target_probabilities must sum to 1, one is off by {off:.3g}')
     return tau**2 * weighted_mean(kl_b, weight_b)
 
 # %% ../nbs/06_soft_targets.ipynb #6fa2ab27

@@ -21,18 +21,22 @@ from .core import seeded, write_json
 from .data import as_float
 from .models import Preprocess, build_backbone
 
-# %% ../nbs/04_teachers.ipynb #c8b5558d
+# %% ../nbs/04_teachers.ipynb #e5382cbd
 def class_names(classes) -> list[str]: # unique
     "The names as strings; `ValueError` for none or for one given twice."
-    if isinstance(classes, (str, bytes)): raise TypeError(f'classes must be a list of names, got the string {classes!r}')
-    if not hasattr(classes, '__iter__'): raise TypeError(f'classes must be a list of names, got {type(classes).__name__}')
+    if isinstance(classes, (str, bytes)):
+        raise TypeError(f'classes must be a list of names, got the string {classes!r}')
+    if not hasattr(classes, '__iter__'):
+        raise TypeError(f'classes must be a list of names, got {type(classes).__name__}')
     names = [str(c) for c in classes]
     if not names: raise ValueError('classes is empty: name at least one class')
     twice = sorted({n for n in names if names.count(n) > 1})
-    if twice: raise ValueError(f'class names must be unique; given more than once: {", ".join(map(repr, twice))}')
+    if twice:
+        raise ValueError(
+            f'class names must be unique; given more than once: {", ".join(map(repr, twice))}')
     return names
 
-# %% ../nbs/04_teachers.ipynb #b1c375de
+# %% ../nbs/04_teachers.ipynb #4944096a
 class Output(NamedTuple):
     "What a teacher or a student says of a batch."
     logits: Tensor    # (B, C)
@@ -43,7 +47,8 @@ def logits_of(answer) -> Tensor: # (B, C)
     if isinstance(answer, Tensor): return answer
     if isinstance(answer, Mapping) and 'logits' in answer: return answer['logits']
     if isinstance(getattr(answer, 'logits', None), Tensor): return answer.logits
-    raise TypeError(f'a classifier must return logits (a tensor, or something with .logits), got {type(answer).__name__}')
+    raise TypeError('a classifier must return logits (a tensor, or something with .logits), got '
+                    f'{type(answer).__name__}')
 
 def pooled(features: Tensor|tuple) -> Tensor: # (B, D)
     "Features as rows: the mean over positions of a map (B, D, H, W) or of tokens (B, N, D)."
@@ -52,7 +57,7 @@ def pooled(features: Tensor|tuple) -> Tensor: # (B, D)
     if features.ndim == 3: return features.mean(1)
     return features.flatten(1)
 
-# %% ../nbs/04_teachers.ipynb #9e53d5a9
+# %% ../nbs/04_teachers.ipynb #7e8b690d
 def find_head(
     model: nn.Module, # in eval mode
     x: Tensor,        # one image as the model wants it
@@ -60,11 +65,13 @@ def find_head(
     "The name of the last Linear or Conv2d whose output equals the model's logits."
     seen = []
     def watch(name): return lambda module, args, out: seen.append((name, out.detach().clone()))
-    hooks = [m.register_forward_hook(watch(n)) for n, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
+    hooks = [m.register_forward_hook(watch(n))
+             for n, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
     try: logits = logits_of(model(x))
     finally:
         for hook in hooks: hook.remove()
-    same = [n for n, out in seen if out.numel() == logits.numel() and torch.equal(out.reshape(logits.shape), logits)]
+    same = [n for n, out in seen if out.numel() == logits.numel()
+            and torch.equal(out.reshape(logits.shape), logits)]
     return same[-1] if same else None
 
 # %% ../nbs/04_teachers.ipynb #e0588496
@@ -72,30 +79,36 @@ def probe_images(count: int, size: tuple[int, int, int]) -> Tensor: # (count, C,
     "Made-up images to try a network with, always the same."
     return torch.rand(count, *size, generator=torch.Generator().manual_seed(0))
 
-# %% ../nbs/04_teachers.ipynb #1dddfc25
+# %% ../nbs/04_teachers.ipynb #0434fbf6
 class Teacher(nn.Module):
-    "A trained classifier, frozen: images -> (logits, features). Its weights and buffers never change."
+    "A trained classifier, frozen: images -> (logits, features). No weight or buffer ever changes."
     def __init__(self,
-        model: nn.Module,                # image batch -> (B, C_t) logits, or something with .logits; copied
+        model: nn.Module,                # images -> (B, C_t) logits, or has .logits; copied
         classes: list[str],              # C_t names, unique, in the order of the logits
         name: str|None=None,             # for tables; None: the class of the model
-        features: str|Callable|None=None, # None: the input of the classifier head; a submodule's name (of the head: its input,
-                                         # of any other: its output); or a function (model, x) -> (logits, features)
+        # None: the input of the classifier head; a submodule's name (of the head: its input, of any
+        # other: its output); or a function (model, x) -> (logits, features)
+        features: str|Callable|None=None,
         transform: Callable|None=None,   # float image batch -> what the model wants; None: as it is
-        input_size: tuple[int, int, int]|None=None, # (C, H, W) of the images: features are found and verified now, else on the first batch
+        input_size: tuple[int, int, int]|None=None, # (C, H, W): check now, not on the first batch
     ):
         super().__init__()
-        if not isinstance(model, nn.Module): raise TypeError(f'a teacher is made from an nn.Module, got {type(model).__name__}')
-        if isinstance(model, Teacher): raise TypeError('this is a Teacher already: hand in the model itself')
+        if not isinstance(model, nn.Module):
+            raise TypeError(f'a teacher is made from an nn.Module, got {type(model).__name__}')
+        if isinstance(model, Teacher):
+            raise TypeError('this is a Teacher already: hand in the model itself')
         if not (features is None or isinstance(features, str) or callable(features)):
-            raise TypeError(f'features must be None, a submodule\'s name or a function, got {type(features).__name__}')
-        if transform is not None and not callable(transform): raise TypeError('transform must be a function of an image batch')
+            raise TypeError('features must be None, a submodule\'s name or a function, got '
+                            f'{type(features).__name__}')
+        if transform is not None and not callable(transform):
+            raise TypeError('transform must be a function of an image batch')
         self.classes, self.named = class_names(classes), name is not None
         self.name = str(name) if self.named else type(model).__name__
         self.model = _copy(model)
         self.transform = copy.deepcopy(transform) if isinstance(transform, nn.Module) else transform
         self.features, self.input_size = features, None
-        self._place, self._kept = None, None          # where features are read: (submodule, 'input' or 'output')
+        # where features are read: (submodule, 'input' or 'output')
+        self._place, self._kept = None, None
         self.train(False)
         if input_size is not None: self(probe_images(2, _size(input_size)).to(self._device()))
 
@@ -113,28 +126,38 @@ class Teacher(nn.Module):
             try: logits, features = self._answer(self._wanted(x))
             except (RuntimeError, IndexError, AttributeError, AssertionError) as error:
                 if isinstance(error, torch.OutOfMemoryError): raise
-                raise ValueError(f'teacher {self.name!r} cannot read images of shape {tuple(images.shape)} ({_first_line(error)}); '
-                                 'give it transform=..., which turns an image batch into what its model wants') from error
+                raise ValueError(f'teacher {self.name!r} cannot read images of shape '
+                                 f'{tuple(images.shape)} ({_first_line(error)}); give it '
+                                 'transform=..., which turns an image batch into what its '
+                                 'model wants') from error
         if logits.shape != (len(images), len(self.classes)):
-            raise ValueError(f'teacher {self.name!r} gives logits of shape {tuple(logits.shape)} for {len(images)} images, '
-                             f'but has {len(self.classes)} class names: one name per logit is needed')
-        if len(features) != len(images): raise ValueError(f'teacher {self.name!r} gives features of shape {tuple(features.shape)} for {len(images)} images')
+            raise ValueError(f'teacher {self.name!r} gives logits of shape {tuple(logits.shape)} '
+                             f'for {len(images)} images, but has {len(self.classes)} class names: '
+                             'one name per logit is needed')
+        if len(features) != len(images):
+            raise ValueError(f'teacher {self.name!r} gives features of shape '
+                             f'{tuple(features.shape)} for {len(images)} images')
         if self.input_size is None: self.input_size = tuple(images.shape[1:])
         return Output(logits, features)
 
-    def _wanted(self, x: Tensor) -> Tensor: return x if self.transform is None else self.transform(x)
+    def _wanted(self, x: Tensor) -> Tensor:
+        return x if self.transform is None else self.transform(x)
 
     def _answer(self, x: Tensor) -> Output:
         dtype = next((p.dtype for p in self.model.parameters() if p.is_floating_point()), None)
         if dtype is not None and isinstance(x, Tensor) and x.is_floating_point(): x = x.to(dtype)
         if callable(self.features):
             answer = self.features(self.model, x)
-            if not isinstance(answer, (tuple, list)) or len(answer) != 2: raise TypeError(f'features=... of teacher {self.name!r} must return (logits, features), got {type(answer).__name__}')
+            if not isinstance(answer, (tuple, list)) or len(answer) != 2:
+                raise TypeError(f'features=... of teacher {self.name!r} must return (logits, '
+                                f'features), got {type(answer).__name__}')
             return Output(logits_of(answer[0]), pooled(answer[1]))
         if self._place is None: self._find(x[:1])
         logits = logits_of(self.model(x))
         features, self._kept = self._kept, None
-        if features is None: raise ValueError(f'submodule {self._place[0]!r} of teacher {self.name!r} was not called: name another one in features=')
+        if features is None:
+            raise ValueError(f'submodule {self._place[0]!r} of teacher {self.name!r} was not '
+                             'called: name another one in features=')
         return Output(logits, pooled(features))
 
     def _find(self, x: Tensor) -> None:
@@ -142,9 +165,12 @@ class Teacher(nn.Module):
         name = head if self.features is None else self.features
         modules = dict(self.model.named_modules())
         if name is None:
-            raise ValueError(f'no layer of teacher {self.name!r} has the logits as its output, so its features cannot be found; '
-                             'name a submodule, features="layer4", or give a function, features=lambda model, x: (logits, features)')
-        if name not in modules: raise ValueError(f'teacher {self.name!r} has no submodule {name!r}; it has {", ".join([m for m in modules if m][:12])} ...')
+            raise ValueError(f'no layer of teacher {self.name!r} has the logits as its output, so '
+                             'its features cannot be found; name a submodule, features="layer4", '
+                             'or give a function, features=lambda model, x: (logits, features)')
+        if name not in modules:
+            raise ValueError(f'teacher {self.name!r} has no submodule {name!r}; it has '
+                             f'{", ".join([m for m in modules if m][:12])} ...')
         self._place = (name, 'input' if name == head else 'output')
         if self._place[1] == 'input': modules[name].register_forward_pre_hook(self._keep_input)
         else: modules[name].register_forward_hook(self._keep_output)
@@ -152,72 +178,99 @@ class Teacher(nn.Module):
     def _keep_input(self, module, args): self._kept = args[0]
     def _keep_output(self, module, args, out): self._kept = out
     def _device(self): return next((p.device for p in self.model.parameters()), torch.device('cpu'))
-    def extra_repr(self) -> str: return f'{self.name!r}, {len(self.classes)} classes: {", ".join(self.classes[:6])}{" ..." if len(self.classes) > 6 else ""}'
+    def extra_repr(self) -> str:
+        return (f'{self.name!r}, {len(self.classes)} classes: '
+                f'{", ".join(self.classes[:6])}{" ..." if len(self.classes) > 6 else ""}')
 
     def save(self, folder: str|Path) -> Path:
         "Write weights (safetensors) and description (JSON) into `folder`."
-        architecture = architecture_of(self.model, len(self.classes), self.input_size and tuple(self._wanted(probe_images(1, self.input_size).to(self._device())).shape[1:]))
+        size = self.input_size
+        if size: size = tuple(self._wanted(probe_images(1, size).to(self._device())).shape[1:])
+        architecture = architecture_of(self.model, len(self.classes), size)
         known = self.transform is None or isinstance(self.transform, Preprocess)
         save_state(self.model, folder)
         write_json(Path(folder)/'config.json', dict(
-            format='cka_nb teacher 1', name=self.name, named=self.named, classes=self.classes, architecture=architecture, model=type(self.model).__name__,
-            features='function' if callable(self.features) else {'name': self.features}, input_size=self.input_size and list(self.input_size),
+            format='cka_nb teacher 1', name=self.name, named=self.named, classes=self.classes,
+            architecture=architecture, model=type(self.model).__name__,
+            features='function' if callable(self.features) else {'name': self.features},
+            input_size=self.input_size and list(self.input_size),
             transform='function' if not known else self.transform and self.transform.config()))
         return Path(folder)
 
     @classmethod
     def load(cls,
         folder: str|Path,
-        model: nn.Module|None=None,      # the architecture, if it was hand-written; its weights are replaced, in a copy
+        model: nn.Module|None=None,      # a hand-written architecture; its copy gets the weights
         transform: Callable|None=None,   # needed if the saved teacher had a function of its own
         features: Callable|None=None,    # likewise
     ) -> 'Teacher':
-        "The teacher that `save` wrote; `ValueError` says what has to be handed in. Nothing is unpickled."
-        config = read_config(folder, 'cka_nb teacher 1', dict(name=str, named=bool, classes=list, architecture=(dict, type(None)), model=str, features=(str, dict), input_size=(list, type(None)), transform=(str, dict, type(None))))
+        "The teacher that `save` wrote; `ValueError` says what to hand in. Nothing is unpickled."
+        config = read_config(folder, 'cka_nb teacher 1',
+                             dict(name=str, named=bool, classes=list,
+                                  architecture=(dict, type(None)), model=str, features=(str, dict),
+                                  input_size=(list, type(None)), transform=(str, dict, type(None))))
         if model is None:
-            if not config['architecture']: raise ValueError(f'{folder} was saved from a hand-written or modified {config["model"]}: hand in the architecture as it was, Teacher.load(folder, model=...)')
+            if not config['architecture']:
+                raise ValueError(
+                    f'{folder} was saved from a hand-written or modified {config["model"]}: hand '
+                    'in the architecture as it was, Teacher.load(folder, model=...)')
             model = rebuilt(folder, config)
         for key, given in (('transform', transform), ('features', features)):
-            if config[key] == 'function' and given is None: raise ValueError(f'{folder} was saved with a function as its {key}: hand it in, Teacher.load(folder, {key}=...)')
-        if transform is None and config['transform'] is not None: transform = Preprocess(**config['transform'])
-        if features is None and isinstance(config['features'], dict): features = config['features']['name']
+            if config[key] == 'function' and given is None:
+                raise ValueError(f'{folder} was saved with a function as its {key}: hand it in, '
+                                 f'Teacher.load(folder, {key}=...)')
+        if transform is None and config['transform'] is not None:
+            transform = Preprocess(**config['transform'])
+        if features is None and isinstance(config['features'], dict):
+            features = config['features']['name']
         model = load_state(copy.deepcopy(model), folder)
-        return cls(model, config['classes'], config['name'] if config['named'] else None, features, transform, config['input_size'])
+        return cls(model, config['classes'], config['name'] if config['named'] else None, features,
+                   transform, config['input_size'])
 
 def _copy(model: nn.Module) -> nn.Module: # frozen
     if any(isinstance(p, nn.parameter.UninitializedParameter) for p in model.parameters()):
-        raise ValueError(f'{type(model).__name__} has lazy layers without weights: run it on one batch first')
+        raise ValueError(
+            f'{type(model).__name__} has lazy layers without weights: run it on one batch first')
     try:
         model = copy.deepcopy(model)
         for p in model.parameters(): p.requires_grad_(False).grad = None
-    except RuntimeError as error: raise TypeError(f'{type(model).__name__} cannot be copied and frozen ({_first_line(error)}); hand in a plain module that holds its own weights') from error
+    except RuntimeError as error:
+        raise TypeError(f'{type(model).__name__} cannot be copied and frozen '
+                        f'({_first_line(error)}); hand in a plain module that holds its '
+                        'own weights') from error
     return model
 
-def _first_line(error: Exception) -> str: return (str(error).splitlines() or [type(error).__name__])[0][:160]
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:160]
 
 def _size(size) -> tuple[int, int, int]:
     size = tuple(int(s) for s in size) if hasattr(size, '__iter__') else (size,)
-    if len(size) != 3 or min(size) < 1: raise ValueError(f'input_size must be (C, H, W), got {size}')
+    if len(size) != 3 or min(size) < 1:
+        raise ValueError(f'input_size must be (C, H, W), got {size}')
     return size
 
-# %% ../nbs/04_teachers.ipynb #7838cbe1
+# %% ../nbs/04_teachers.ipynb #0f1c9bee
 def architecture_of(
     model: nn.Module, # in eval mode
     num_classes: int,
-    input_size: tuple[int, int, int]|None=None, # (C, H, W) the model reads; None: the usual sizes are tried
+    input_size: tuple[int, int, int]|None=None, # (C, H, W) the model reads; None: usual ones
 ) -> dict|None:       # arguments of `build_backbone`, or None
-    "How to rebuild this network by name, if a known architecture has its weights' names and shapes and gives its answers."
+    "How to rebuild this network by name, if a known one has its names, shapes and answers."
     import torchvision
     shapes = lambda m: {k: tuple(v.shape) for k, v in m.state_dict().items()}
-    candidates = [model.architecture] if isinstance(getattr(model, 'architecture', None), dict) else []
+    candidates = ([model.architecture] if isinstance(getattr(model, 'architecture', None), dict)
+                  else [])
     if type(model).__module__.startswith('torchvision.models.'):
-        candidates += [dict(name=n, in_channels=3) for n in torchvision.models.list_models(module=torchvision.models)
-                       if torchvision.models.get_model_builder(n).__module__ == type(model).__module__]
+        candidates += [dict(name=n, in_channels=3)
+                       for n in torchvision.models.list_models(module=torchvision.models)
+                       if torchvision.models.get_model_builder(n).__module__
+                       == type(model).__module__]
     for candidate in candidates:
         with torch.device('meta'):
             try:
                 fits = shapes(build_backbone(num_classes=num_classes, **candidate)) == shapes(model)
-            except (RuntimeError, NotImplementedError): continue      # an initialisation that needs real numbers
+            # an initialisation that needs real numbers
+            except (RuntimeError, NotImplementedError): continue
         if fits and _answers_alike(model, candidate, num_classes, input_size): return candidate
     return None
 
@@ -226,7 +279,8 @@ def _answers_alike(model, candidate: dict, num_classes: int, input_size) -> bool
     with seeded(0): twin = build_backbone(num_classes=num_classes, **candidate).eval()
     twin.load_state_dict(model.state_dict())
     original = copy.deepcopy(model).cpu().eval()
-    if repr(original) != repr(twin): return False            # also where a head of zeros hides it from the answers
+    # also where a head of zeros hides it from the answers
+    if repr(original) != repr(twin): return False
     for size in [input_size] if input_size else usual_sizes(model):
         x = probe_images(1, size)
         try: answer = logits_of(original(x))
@@ -237,8 +291,9 @@ def _answers_alike(model, candidate: dict, num_classes: int, input_size) -> bool
 def usual_sizes(model: nn.Module) -> list[tuple[int, int, int]]: # of (C, H, W), to be tried
     "Image sizes a network may be able to read, when nobody said which."
     first = next((m for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear))), None)
-    if isinstance(first, nn.Linear): return [(first.in_features, 1, 1)]          # a flattened picture
-    return [(first.in_channels if first else 3, side, side) for side in (64, 224, 32, 28, 16, 8, 256, 299, 384)]
+    if isinstance(first, nn.Linear): return [(first.in_features, 1, 1)]  # a flattened picture
+    return [(first.in_channels if first else 3, side, side)
+            for side in (64, 224, 32, 28, 16, 8, 256, 299, 384)]
 
 def save_state(model: nn.Module, folder: str|Path) -> None:
     "Write the state of `model` into folder/model.safetensors, whole or not at all."
@@ -252,33 +307,45 @@ def load_state(model: nn.Module, folder: str|Path) -> nn.Module: # the model giv
     path = Path(folder)/'model.safetensors'
     if not path.is_file(): raise FileNotFoundError(f'{path} is missing')
     try: state = load_file(path)
-    except Exception as error: raise ValueError(f'{path} is damaged or no safetensors file ({_first_line(error)})') from error
+    except Exception as error:
+        raise ValueError(f'{path} is damaged or no safetensors file '
+                         f'({_first_line(error)})') from error
     try: model.load_state_dict(state)
     except RuntimeError as error:
         lines = [l.strip() for l in str(error).splitlines()[1:3]]
-        raise ValueError(f'the weights in {path} do not fit this {type(model).__name__}: {" ".join(lines)[:240]}') from error
+        raise ValueError(f'the weights in {path} do not fit this {type(model).__name__}: '
+                         f'{" ".join(lines)[:240]}') from error
     return model
 
 def rebuilt(folder: str|Path, config: dict) -> nn.Module:
     "The backbone that a description names, with random weights; nobody's random state is touched."
     try:
-        with seeded(0): return build_backbone(num_classes=len(config['classes']), **config['architecture'])
-    except (TypeError, RuntimeError) as error: raise ValueError(f'{Path(folder)/"config.json"} is damaged: its architecture cannot be built ({_first_line(error)})') from error
+        with seeded(0):
+            return build_backbone(num_classes=len(config['classes']), **config['architecture'])
+    except (TypeError, RuntimeError) as error:
+        raise ValueError(f'{Path(folder)/"config.json"} is damaged: its architecture cannot be '
+                         f'built ({_first_line(error)})') from error
 
 def read_config(
     folder: str|Path,
     format: str,       # 'cka_nb teacher 1' or 'cka_nb student 1'
     needs: dict,       # key -> type or types its value must have
 ) -> dict:
-    "folder/config.json, if it has this format and these keys; the error says what is wrong with it."
+    "folder/config.json, if it has this format and these keys; the error says what is wrong."
     path = Path(folder)/'config.json'
-    if not path.is_file(): raise FileNotFoundError(f'{folder} holds no {format.split()[1]}: {path} is missing')
+    if not path.is_file():
+        raise FileNotFoundError(f'{folder} holds no {format.split()[1]}: {path} is missing')
     try: config = json.loads(path.read_text(encoding='utf-8'))
     except ValueError as error: raise ValueError(f'{path} is damaged: {error}') from error
     if not isinstance(config, dict) or config.get('format') != format:
-        raise ValueError(f'{path} has the format {config.get("format") if isinstance(config, dict) else type(config).__name__!r}, expected {format!r}')
+        raise ValueError(
+            f'{path} has the format '
+            f'{config.get("format") if isinstance(config, dict) else type(config).__name__!r}, '
+            f'expected {format!r}')
     wrong = [k for k, kind in needs.items() if k not in config or not isinstance(config[k], kind)]
-    if wrong: raise ValueError(f'{path} is damaged: {", ".join(map(repr, wrong))} missing or of the wrong kind')
+    if wrong:
+        raise ValueError(
+            f'{path} is damaged: {", ".join(map(repr, wrong))} missing or of the wrong kind')
     return config
 
 def fingerprint(model: nn.Module) -> str: # 64 hexadecimal digits
@@ -286,12 +353,14 @@ def fingerprint(model: nn.Module) -> str: # 64 hexadecimal digits
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
         digest.update(name.encode()); digest.update(str((value.dtype, tuple(value.shape))).encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes() if value.numel() else b'')
+        if value.numel():
+            flat = value.detach().cpu().contiguous().flatten()
+            digest.update(flat.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
-# %% ../nbs/04_teachers.ipynb #3d79a421
+# %% ../nbs/04_teachers.ipynb #85e56403
 class LabelSpace:
-    "The union of the teachers' classes, in order of first sight, and where each teacher's classes are in it."
+    "The union of the teachers' classes, in order of first sight, and where each one's are in it."
     def __init__(self, teachers): # teachers, or anything with .classes
         self.names = check_teachers(teachers)
         self.classes = list(dict.fromkeys(c for t in teachers for c in class_names(t.classes)))
@@ -302,19 +371,25 @@ class LabelSpace:
     def __repr__(self): return f'LabelSpace({len(self)} classes of {", ".join(self.names)})'
     def tasks(self) -> dict[str, list[str]]: # name of a teacher -> its classes
         "Each teacher's classes, by the teacher's name."
-        return {n: [self.classes[i] for i in columns] for n, columns in zip(self.names, self.columns)}
+        return {n: [self.classes[i] for i in columns]
+                for n, columns in zip(self.names, self.columns)}
 
-def check_teachers(teachers) -> list[str]: # one name per teacher; names that nobody chose are numbered
+def check_teachers(teachers) -> list[str]: # a name per teacher; those nobody chose are numbered
     "Raise unless this is a list of at least one teacher whose given names differ."
-    if isinstance(teachers, nn.Module) or not hasattr(teachers, '__len__'): raise TypeError(f'teachers must be a list of teachers, got {type(teachers).__name__}')
-    if len(teachers) == 0: raise ValueError('no teachers: hand in at least one, cka.Teacher(model, classes)')
+    if isinstance(teachers, nn.Module) or not hasattr(teachers, '__len__'):
+        raise TypeError(f'teachers must be a list of teachers, got {type(teachers).__name__}')
+    if len(teachers) == 0:
+        raise ValueError('no teachers: hand in at least one, cka.Teacher(model, classes)')
     for t in teachers:
-        if not hasattr(t, 'classes'): raise TypeError(f'{type(t).__name__} is no teacher: wrap it, cka.Teacher(model, classes)')
+        if not hasattr(t, 'classes'):
+            raise TypeError(
+                f'{type(t).__name__} is no teacher: wrap it, cka.Teacher(model, classes)')
     given = [t.name for t in teachers if getattr(t, 'named', False)]
     twice = sorted({n for n in given if given.count(n) > 1})
     if twice: raise ValueError(f'two teachers are called {twice[0]!r}: give each its own name')
     names = []
     for i, t in enumerate(teachers):
         name = getattr(t, 'name', f'teacher{i + 1}')
-        names.append(name if getattr(t, 'named', False) or (name not in names and name not in given) else f'{name}{i + 1}')
+        names.append(name if getattr(t, 'named', False)
+                     or (name not in names and name not in given) else f'{name}{i + 1}')
     return names

@@ -42,7 +42,7 @@ BREAKAGES = r"""
   sum: mixture: shared classes added
     q_bc / known_c.clamp_min(1) ==> q_bc
   weights: mixture: ownership ignored
-    ownership[:, t:t+1] * ( ==> (
+    ownership[:, t:t+1] * p_bc ==> p_bc
   detach: mixture: teachers not detached
     l_bc.detach().to(own ==> l_bc.to(own
   temperature: mixture: temperature ignored
@@ -121,11 +121,11 @@ BREAKAGES = r"""
   itself: pointwise: the teacher compared with itself
     (unit_rows(z_student) * ==> (unit_rows(z_teacher) *
   sign: pointwise: 1 + cosine
-    weighted_mean(1 - ( ==> weighted_mean(1 + (
+    weighted_mean(1 - cosine_b ==> weighted_mean(1 + cosine_b
   sum: pointwise: sum over images
     return weighted_mean(1 - ==> return len(z_student) * weighted_mean(1 -
   weights: pointwise: weights ignored
-    .sum(1), check_weight(weight, z_student) ==> .sum(1), check_weight(None, z_student)
+    cosine_b, check_weight(weight, z_student) ==> cosine_b, check_weight(None, z_student)
   itself: relational: every image among its own neighbours
     / tau).masked_fill(self_bb, -torch.inf) ==> / tau)
   sign: relational: log-ratio turned
@@ -135,7 +135,7 @@ BREAKAGES = r"""
   detach: relational: the teacher's embedding detached
     = neighbours(z_teacher) ==> = neighbours(z_teacher.detach())
   weights: relational: weights ignored
-    0)).sum(1), weight_b) ==> 0)).sum(1).mean(), weight_b)
+    weighted_mean(kl_b, weight_b) ==> weighted_mean(kl_b.mean(), weight_b)
   detach: alignment: the teacher's embedding detached
     return (pointwise ==> z_teacher = z_teacher.detach(); return (pointwise
   weights: alignment: weights ignored
@@ -171,7 +171,7 @@ BREAKAGES = r"""
   weights: over_teachers: shares ignored
     share * loss for ==> loss for
   weights: joint: ownership ignored
-    .logits, mixture(logits, ownership, ==> .logits, mixture(logits, ownership * 0 + 1,
+    target_bc = mixture(logits, ownership, ==> target_bc = mixture(logits, ownership * 0 + 1,
   itself: task: the student compared with itself
     [:, c], l, self.temperature ==> [:, c], student.logits[:, c], self.temperature
   weights: task: ownership ignored
@@ -181,7 +181,7 @@ BREAKAGES = r"""
   one model: intra: the student only
     + each(lambda z, a: intra_model ==> + 0 * each(lambda z, a: intra_model
   one model: intra: the teachers only
-    (intra_model_loss(z_student ==> (0 * intra_model_loss(z_student
+    intra_model_loss(z_student, labels_b, ==> 0 * intra_model_loss(z_student, labels_b,
   weights: intra: ownership ignored
     labels_b, tau, ownership.amax(1)) ==> labels_b, tau)
     intra_model_loss(z, labels_b, tau, a) ==> intra_model_loss(z, labels_b, tau)
@@ -224,13 +224,13 @@ BREAKAGES = r"""
   other: loop: schedule ignored
     = lr * one_cycle(step, steps) ==> = lr
   other: loop: NaN not watched
-    if bad: raise ==> if False: raise
+    if bad: ==> if False:
   other: train_teacher: the caller's model trained
     copy.deepcopy(model).to(engine ==> model.to(engine
   other: amalgamate: labels read
     space, images = _c ==> {int(i[1]) for i in images if type(i) is tuple}; space, images = _c
   other: amalgamate: order not seeded
-    images.order(seed, epoch), ( ==> images.order(time.time_ns() % 10**6, epoch), (
+    images.order(seed, epoch),\n ==> images.order(time.time_ns() % 10**6, epoch),\n
   other: amalgamate: ownership not that of the image
     owned_nt[index_b.to(engine.device)] ==> owned_nt[:len(index_b)]
   other: amalgamate: projections not trained

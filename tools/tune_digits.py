@@ -17,7 +17,7 @@ from cka_nb.core import versions, write_json
 from cka_nb.demo import run_seed
 from cka_nb.objective import ContrastiveAmalgamation
 
-SEEDS = range(100, 106)
+SEEDS = range(100, 104)
 CONTRAST = ((0.1, 0.1, 0.2), (0.2, 0.2, 0.5), (0.5, 0.5, 0.5))
 TRIALS = {
     **{f"kd T={t}": partial(partial, joint_distillation, temperature=t) for t in (1, 2, 4)},
@@ -55,6 +55,7 @@ def main(out="results/digits_tuning.json"):
             "what": "joint accuracy on 200 held-out digits per seed; no test image",
             "command": "python tools/tune_digits.py",
             "seeds": list(SEEDS),
+            "epochs": 30,
             "versions": versions(),
             "trials": trials,
         },
