@@ -43,11 +43,11 @@ def demo_student(classes, seed: int) -> Student:
     "The demo's student with its random weights; equal for all objectives of one seed."
     with seeded(1000 * seed + 99): return Student('resnet_small', classes, input_size=(1, 8, 8))
 
-# %% ../nbs/14_demo.ipynb #c3b461d0
+# %% ../nbs/14_demo.ipynb #73a92ea9
 OBJECTIVES = {  # row -> a fresh objective
-    'kd': lambda: partial(joint_distillation, temperature=4.),
+    'kd': lambda: partial(joint_distillation, temperature=1.),
     'kd_task': lambda: partial(task_distillation, temperature=4.),
-    'kd_owned': lambda: owned_distillation(),
+    'kd_owned': lambda: owned_distillation(temperature=4.),
     'cfl': lambda: CommonFeatureLearning(weight=1.),
     'cka': lambda: ContrastiveAmalgamation(),
 }
