@@ -136,7 +136,7 @@ def table(rows: list[dict]) -> str:
                                for k, (c, w) in enumerate(zip(line, widths))).rstrip()
                      for line in [head, *body])
 
-# %% ../nbs/14_demo.ipynb #01403f2d
+# %% ../nbs/14_demo.ipynb #ef782e80
 def plot_accuracies(rows: list[dict]): # a matplotlib figure
     "Joint accuracy of every row: mean, standard deviation, and a dot per seed."
     import matplotlib.pyplot as plt
@@ -157,7 +157,8 @@ def plot_confusion(labels: Tensor, predicted: Tensor, classes: list[str]):
     count_cc = torch.zeros(len(classes), len(classes), dtype=torch.int64)
     count_cc.index_put_((labels, predicted), torch.tensor(1), accumulate=True)
     figure, ax = plt.subplots(figsize=(4.6, 4.2))
-    ax.imshow(count_cc - count_cc.diag().diag(), cmap='Reds')
+    wrong_cc = count_cc - count_cc.diag().diag()
+    ax.imshow(wrong_cc, cmap='Reds', vmin=0, vmax=max(1, 2 * int(wrong_cc.max())))
     for i in range(len(classes)):
         for j in range(len(classes)):
             if count_cc[i, j]:
