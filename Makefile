@@ -1,26 +1,31 @@
-# `make` lists the targets. Everything is installed into .venv, nothing outside the checkout.
-# A stamp in .venv records an installation; it is repeated when the metadata changes.
+# `make` lists the targets. Everything is installed into .venv and .venv-colab, in the checkout;
+# only `make chromium` installs a package of the system. A stamp in an environment records its
+# installation, which is repeated when the metadata changes.
 
 PYTHON ?= python3
 ARGS ?=
 NB ?= nbs/*.ipynb
+PORT ?= 8000
 
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+PIP := -m pip --quiet --disable-pip-version-check
 METADATA := settings.ini setup.py pyproject.toml
 
-.PHONY: help setup demo test export notebooks readme dist clean
+.PHONY: help setup hooks demo test export notebooks readme docs preview dist chromium clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
 setup: .venv/installed-dev  ## make .venv with all that development and tests need
 
+hooks: setup  ## let git and Jupyter clean notebooks by themselves
+	@$(BIN)/nbdev-install-hooks
+
 demo: .venv/installed  ## the whole method on real images, into runs/demo (options: ARGS="...")
 	@$(BIN)/python -m cka_nb demo $(ARGS)
 
-test: setup  ## run every notebook and every test (options of pytest: ARGS="...")
-	@$(BIN)/python -m pytest $(ARGS)
+test: setup .venv-colab/installed chromium  ## run every notebook and test, the site, Colab (options of pytest: ARGS="...")
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
 export: setup  ## clean the notebooks' metadata and write cka_nb/ from them
 	@$(BIN)/nbdev-clean
@@ -33,22 +38,43 @@ notebooks: export  ## run the notebooks and store their outputs (one: NB=nbs/00_
 readme: setup  ## write README.md from nbs/index.ipynb
 	@$(BIN)/python tools/readme.py
 
+docs: export  ## build the site from the notebooks, into build/site
+	@$(BIN)/python -m sphinx -qWE --keep-going nbs build/site
+	@echo "build/site/index.html"
+
+preview: docs  ## build the site and serve it on this machine (PORT=8000)
+	@echo "http://127.0.0.1:$(PORT)"
+	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory build/site $(PORT)
+
 dist: setup  ## build the source archive, and the wheel from it, into dist/
 	@$(BIN)/python -m build
 
-clean:  ## remove what builds and tests leave behind (.venv and runs/ stay)
+chromium:  ## install Debian's browser, if there is none, for the tests of the site
+	@command -v chromium chromium-browser google-chrome chrome >/dev/null || test -n "$(BROWSER_PATH)" \
+		|| { apt-get update -qq && apt-get install -qqy --no-install-recommends chromium >/dev/null; } \
+		|| { echo "Install Chromium or Chrome, or set BROWSER_PATH to one."; exit 1; }
+
+clean:  ## remove what builds and tests leave behind (environments and runs/ stay)
 	@rm -rf build dist *.egg-info .pytest_cache
-	@find . -path ./.venv -prune -o -name __pycache__ -exec rm -rf {} +
+	@find . -path './.venv*' -prune -o -name __pycache__ -exec rm -rf {} +
 
 .venv/bin/pip:
 	@$(PYTHON) -m venv .venv
 
 .venv/installed: $(METADATA) | .venv/bin/pip
 	@echo "Installing cka_nb into .venv (minutes the first time: PyTorch is large) ..."
-	@$(PIP) install -e .
+	@$(BIN)/python $(PIP) install -e .
 	@touch $@
 
 .venv/installed-dev: $(METADATA) | .venv/bin/pip
 	@echo "Installing cka_nb and its tests' needs into .venv (minutes the first time) ..."
-	@$(PIP) install -e ".[dev]"
+	@$(BIN)/python $(PIP) install -e ".[dev]"
 	@touch .venv/installed $@
+
+# the oldest versions we run on, which Colab has: no package of ours, no nbdev
+.venv-colab/installed: settings.ini tools/oldest.py
+	@echo "Installing the oldest supported versions into .venv-colab (minutes the first time) ..."
+	@$(PYTHON) -m venv .venv-colab
+	@$(PYTHON) tools/oldest.py > .venv-colab/oldest.txt
+	@.venv-colab/bin/python $(PIP) install -r .venv-colab/oldest.txt ipykernel
+	@touch $@

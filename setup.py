@@ -17,8 +17,9 @@ setup(
     author=package["author"],
     license_expression=package["license"],
     python_requires=">=" + package["min_python"],
-    packages=[package["lib_path"]],
-    package_data={package["lib_path"]: ["py.typed"]},
+    packages=[package["lib_path"], "cka_nb.results"],
+    package_dir={"cka_nb.results": "results"},  # the committed results travel with the wheel
+    package_data={package["lib_path"]: ["py.typed"], "cka_nb.results": ["*.json"]},
     install_requires=package["requirements"].split(),
     extras_require={name: needs.split() for name, needs in config["extras"].items()},
     entry_points={"console_scripts": [package["console_script"]]},

@@ -85,6 +85,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'cka_nb.demo.run_seed': ('demo.html#run_seed', 'cka_nb/demo.py'),
                              'cka_nb.demo.save_pictures': ('demo.html#save_pictures', 'cka_nb/demo.py'),
                              'cka_nb.demo.spread': ('demo.html#spread', 'cka_nb/demo.py'),
+                             'cka_nb.demo.stored_result': ('demo.html#stored_result', 'cka_nb/demo.py'),
                              'cka_nb.demo.summary': ('demo.html#summary', 'cka_nb/demo.py'),
                              'cka_nb.demo.table': ('demo.html#table', 'cka_nb/demo.py')},
             'cka_nb.evaluation': { 'cka_nb.evaluation.Answers': ('evaluation.html#answers', 'cka_nb/evaluation.py'),

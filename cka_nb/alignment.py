@@ -12,7 +12,7 @@ from torch import Tensor
 from .core import check_rows, check_temperature, check_weight, full_precision, unit_rows
 from .core import weighted_mean
 
-# %% ../nbs/08_alignment.ipynb #349ff21f
+# %% ../nbs/08_alignment.ipynb #220e5c1d
 @full_precision
 def mmd_loss(
     x: Tensor,           # (B, ...) rows, flattened
@@ -37,7 +37,7 @@ def mmd_loss(
     return (kernel_mean(x_bd, x_bd) + kernel_mean(y_bd, y_bd)
             - 2 * kernel_mean(x_bd, y_bd)).clamp_min(0)
 
-# %% ../nbs/08_alignment.ipynb #3395d570
+# %% ../nbs/08_alignment.ipynb #e73cac0c
 @full_precision
 def pointwise_loss(
     z_student: Tensor,        # (B, W), normalised inside

@@ -14,7 +14,7 @@ from .objective import ContrastiveAmalgamation
 from .soft_targets import concatenated, mixture_loss, soft_target_loss
 from .teachers import LabelSpace, Output
 
-# %% ../nbs/13_baselines.ipynb #41219acc
+# %% ../nbs/13_baselines.ipynb #9752256e
 def joint_distillation(
     student: Output, teachers: list[Output], ownership: Tensor, space: LabelSpace,
     temperature: float=2., # chosen like every other setting, on held-out images
@@ -23,7 +23,7 @@ def joint_distillation(
     target_bc = concatenated([t.logits for t in teachers], space.columns, temperature)
     return {'joint': mixture_loss(student.logits, target_bc, temperature)}
 
-# %% ../nbs/13_baselines.ipynb #af55f882
+# %% ../nbs/13_baselines.ipynb #21de1f50
 def task_distillation(
     student: Output, teachers: list[Output], ownership: Tensor, space: LabelSpace,
     temperature: float=2.,
@@ -33,7 +33,7 @@ def task_distillation(
               for c, t in zip(space.columns, teachers)]
     return {'task': sum(losses) / len(losses)}
 
-# %% ../nbs/13_baselines.ipynb #6a43b5a0
+# %% ../nbs/13_baselines.ipynb #fafbf519
 def owned_distillation(
     task: float=.1,         # weight of soft targets per task
     temperature: float=2.,
@@ -42,7 +42,7 @@ def owned_distillation(
     return ContrastiveAmalgamation(task=task, intra=0., inter=0., alignment=0.,
                                    temperature=temperature)
 
-# %% ../nbs/13_baselines.ipynb #c0afd00b
+# %% ../nbs/13_baselines.ipynb #b2a0f684
 class _Residual(nn.Module):
     def __init__(self, inputs: int, outputs: int):
         super().__init__()

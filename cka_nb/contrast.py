@@ -12,7 +12,7 @@ from torch import Tensor
 from .core import check_labels, check_rows, check_temperature, check_weight, full_precision
 from .core import unit_rows, weighted_mean
 
-# %% ../nbs/07_contrast.ipynb #9ad0f6d6
+# %% ../nbs/07_contrast.ipynb #89b1e9b5
 def _positive_mean(
     similarity_bk: Tensor, # (B, K) cosine / tau; -inf where a key is none
     positive_bk: Tensor,   # (B, K) bool
@@ -39,7 +39,7 @@ def intra_model_loss(
 
 def _weighted(terms, weight_b): return terms[0], weight_b, terms[1]
 
-# %% ../nbs/07_contrast.ipynb #15e98bf2
+# %% ../nbs/07_contrast.ipynb #e8271c17
 @full_precision
 def inter_model_loss(
     z_student: Tensor,        # (B, W) the student's embeddings, normalised inside

@@ -6,7 +6,7 @@
 __all__ = ['trusted', 'checking_values', 'check_rows', 'check_temperature', 'check_weight', 'check_labels', 'full_precision',
            'unit_rows', 'weighted_mean', 'seeded', 'evaluating', 'progress', 'write_json', 'versions']
 
-# %% ../nbs/01_core.ipynb #03ae8a9c
+# %% ../nbs/01_core.ipynb #2cfd10b4
 import functools, json, math, os, sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -143,11 +143,11 @@ def evaluating(*models: torch.nn.Module):
     finally:
         for m, mode in modes: m.training = mode
 
-# %% ../nbs/01_core.ipynb #a483d0d2
+# %% ../nbs/01_core.ipynb #d5e4a629
 def progress(items, description: str, total: int|None=None):
     "`items`, with a progress bar on a terminal or in a notebook, silent elsewhere."
     from tqdm.auto import tqdm
-    watched = sys.stderr.isatty() or 'ipykernel' in sys.modules
+    watched = sys.stderr.isatty() or type(sys.stderr).__module__.startswith('ipykernel')
     return tqdm(items, desc=description, total=total, disable=not watched, leave=False)
 
 # %% ../nbs/01_core.ipynb #e3d5eac5

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .data import as_float
 
-# %% ../nbs/03_models.ipynb #85f292ac
+# %% ../nbs/03_models.ipynb #33290ddd
 def _conv(i, o, kernel=3, stride=1):
     return [nn.Conv2d(i, o, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(o)]
 
@@ -52,7 +52,7 @@ class SmallResNet(nn.Module):
     def forward(self, x_bchw: Tensor) -> Tensor:
         return self.fc(self.pool(self.blocks(self.stem(x_bchw))))
 
-# %% ../nbs/03_models.ipynb #d3b1f653
+# %% ../nbs/03_models.ipynb #8038dca3
 class SmallVGG(nn.Module):
     "A plain convolutional network of three pairs: (B, C, H, W) -> (B, num_classes) logits."
     def __init__(self,

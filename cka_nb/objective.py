@@ -14,7 +14,7 @@ from .contrast import inter_model_loss, intra_model_loss
 from .soft_targets import mixture, mixture_loss, soft_target_loss
 from .teachers import LabelSpace, Output
 
-# %% ../nbs/10_objective.ipynb #65e82605
+# %% ../nbs/10_objective.ipynb #3c20e444
 def pseudo_labels(
     logits: list[Tensor],  # T of (B, C_t), the teachers'
     ownership: Tensor,     # (B, T)
@@ -24,7 +24,7 @@ def pseudo_labels(
     q_bc = mixture(logits, ownership, space.columns)
     return (q_bc == q_bc.amax(1, keepdim=True)).int().argmax(1)
 
-# %% ../nbs/10_objective.ipynb #4a710081
+# %% ../nbs/10_objective.ipynb #6558ca50
 class Projection(nn.Module):
     "Features (B, D) -> embeddings (B, W) in the common space."
     def __init__(self,
@@ -36,7 +36,7 @@ class Projection(nn.Module):
 
     def forward(self, features_bd: Tensor) -> Tensor: return self.layers(features_bd.float())
 
-# %% ../nbs/10_objective.ipynb #9c8f3277
+# %% ../nbs/10_objective.ipynb #172c6942
 def shares(ownership: Tensor) -> Tensor: # (B, T); rows sum to 1, or 0 where nobody owns the image
     "Ownership as each teacher's share of an image."
     return ownership / ownership.sum(1, keepdim=True).clamp_min(1e-12)
@@ -48,7 +48,7 @@ def over_teachers(
     "Sum over teachers, each with its share of the batch."
     return sum(share * loss for share, loss in zip(shares_bt.mean(0), losses))
 
-# %% ../nbs/10_objective.ipynb #718b2d87
+# %% ../nbs/10_objective.ipynb #6a6e2d74
 class ContrastiveAmalgamation(nn.Module):
     "The CKA objective: soft targets, contrast within and between models, alignment, by ownership."
     def __init__(self,

@@ -13,12 +13,12 @@ from .core import seeded, unit_rows
 from .soft_targets import mixture
 from .teachers import LabelSpace
 
-# %% ../nbs/09_ownership.ipynb #01b69d92
+# %% ../nbs/09_ownership.ipynb #21efe8e8
 def energy(logits: Tensor) -> Tensor: # (B, C_t) -> (B,)
     "log-sum-exp of the logits: high on known classes (Liu et al., 2020, with the sign turned)."
     return logits.float().logsumexp(1)
 
-# %% ../nbs/09_ownership.ipynb #ed96a7b7
+# %% ../nbs/09_ownership.ipynb #1d9e549d
 def two_heaps(
     score: Tensor, # (N,) one teacher's scores over the unlabelled set
     rounds: int=50,
@@ -41,7 +41,7 @@ def two_heaps(
         upper = torch.sigmoid(slope * v + offset)
     return torch.stack([slope / scale, offset - slope * centre / scale]).float()
 
-# %% ../nbs/09_ownership.ipynb #0a4b85b3
+# %% ../nbs/09_ownership.ipynb #31906cea
 class EnergyOwnership:
     "Each energy as a probability: the upper of two heaps over the unlabelled set. No closed world."
     def __init__(self): self.state = None
@@ -66,7 +66,7 @@ def _fitted(state: dict|None) -> dict:
                            'features) on the unlabelled set first')
     return state
 
-# %% ../nbs/09_ownership.ipynb #412eb703
+# %% ../nbs/09_ownership.ipynb #0358acb7
 class ClassConditionalOwnership:
     "A Gaussian per class over all features, started from the energies (our reading). Closed world."
     def __init__(self,

@@ -12,7 +12,7 @@ from torch import Tensor
 from .core import check_rows, check_temperature, check_weight, checking_values
 from .core import full_precision, weighted_mean
 
-# %% ../nbs/06_soft_targets.ipynb #572f15c1
+# %% ../nbs/06_soft_targets.ipynb #446e13b6
 @full_precision
 def soft_target_loss(
     student_logits: Tensor,    # (B, C) the student's logits for the teacher's classes
@@ -28,7 +28,7 @@ def soft_target_loss(
     kl_b = (log_p_bc.exp() * (log_p_bc - log_q_bc)).sum(1)
     return tau**2 * weighted_mean(kl_b, check_weight(weight, kl_b))
 
-# %% ../nbs/06_soft_targets.ipynb #2ae3d48c
+# %% ../nbs/06_soft_targets.ipynb #92d775d2
 def mixture(
     logits: list[Tensor],      # T of (B, C_t)
     ownership: Tensor,         # (B, T) in [0, 1]
@@ -48,7 +48,7 @@ def mixture(
     return torch.where(total_b1 > 0, q_bc / total_b1.clamp_min(1e-30),
                        torch.full_like(q_bc, 1 / classes))
 
-# %% ../nbs/06_soft_targets.ipynb #f1d68631
+# %% ../nbs/06_soft_targets.ipynb #2cdcc59a
 @full_precision
 def mixture_loss(
     student_logits: Tensor,        # (B, C) over the union
@@ -70,7 +70,7 @@ def mixture_loss(
             raise ValueError(f'rows of target_probabilities must sum to 1, one is off by {off:.3g}')
     return tau**2 * weighted_mean(kl_b, weight_b)
 
-# %% ../nbs/06_soft_targets.ipynb #6fa2ab27
+# %% ../nbs/06_soft_targets.ipynb #37e80a86
 def concatenated(
     logits: list[Tensor],      # T of (B, C_t)
     columns: list[list[int]],  # T lists: places of the teacher's classes in the union

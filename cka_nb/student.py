@@ -39,7 +39,7 @@ def behead(
     raise ValueError(f'no linear head found in the backbone {type(model).__name__}: hand in a '
                      'module that returns features and say features="output"')
 
-# %% ../nbs/05_student.ipynb #d25b2a01
+# %% ../nbs/05_student.ipynb #525e36b2
 class Student(nn.Module):
     "A classifier over all classes: images (B, C, H, W) -> logits (B, classes) and features (B, D)."
     def __init__(self,

@@ -1,11 +1,18 @@
 """What all tests share: a modest number of threads, no windows, and one closing line."""
 
 import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # small networks gain nothing from two
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+ROOT = Path(__file__).resolve().parent.parent
+JUNK = shutil.ignore_patterns(".*", "runs", "build", "dist", "*.egg-info", "__pycache__")
 
 
 def pytest_addoption(parser):
@@ -16,9 +23,37 @@ def pytest_addoption(parser):
 def pytest_unconfigure(config):
     """Print `N passed, N failed` as the very last line; an error is a failure."""
     reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None:  # in a worker: the process that started it reports
+        return
     count = {name: len(reports) for name, reports in reporter.stats.items()}
     failed = count.get("failed", 0) + count.get("error", 0)
     line = f"{count.get('passed', 0)} passed, {failed} failed"
     if "skipped" in count:
         line += f", {count['skipped']} skipped"
     reporter.write_line(line)
+
+
+def python(*arguments, **options):
+    """Run this interpreter; its output, or a failure that shows it."""
+    run = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, **options)
+    assert run.returncode == 0, f"{arguments}\n{run.stdout}\n{run.stderr}"
+    return run.stdout.strip()
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory):
+    """The wheel, built from the source archive."""
+    top = tmp_path_factory.mktemp("package")
+    shutil.copytree(ROOT, top / "source", ignore=JUNK)  # as in a fresh clone
+    # without --sdist or --wheel, build makes the wheel from the source archive
+    python("-m", "build", "--no-isolation", "--outdir", top, top / "source")
+    (wheel,) = top.glob("*.whl")
+    return wheel
+
+
+@pytest.fixture(scope="session")
+def site(wheel):
+    """A folder with nothing but the installed wheel in it."""
+    options = ["--quiet", "--no-index", "--no-deps", "--target", wheel.parent / "site"]
+    python("-m", "pip", "install", *options, wheel)
+    return wheel.parent / "site"

@@ -1,42 +1,18 @@
 """The wheel built from the source archive works on its own, away from the checkout."""
 
 import os
-import shutil
-import subprocess
-import sys
 from configparser import ConfigParser
-from pathlib import Path
 
 import pytest
+from conftest import ROOT, python
 
-ROOT = Path(__file__).resolve().parent.parent
-JUNK = shutil.ignore_patterns(".*", "runs", "build", "dist", "*.egg-info", "__pycache__")
+pytestmark = pytest.mark.xdist_group("wheel")
 LIGHT = """
 import sys, cka_nb, torch
 heavy = {"IPython", "matplotlib", "nbdev", "scipy", "sklearn", "timm"} & sys.modules.keys()
 assert not heavy, f"import cka_nb loads {sorted(heavy)}"
 assert not torch.cuda.is_initialized(), "import cka_nb touches CUDA"
 """
-
-
-def python(*arguments, **options):
-    """Run this interpreter; its output, or a failure that shows it."""
-    run = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, **options)
-    assert run.returncode == 0, f"{arguments}\n{run.stdout}\n{run.stderr}"
-    return run.stdout.strip()
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    """A folder with nothing but the installed wheel in it."""
-    top = tmp_path_factory.mktemp("package")
-    shutil.copytree(ROOT, top / "source", ignore=JUNK)  # as in a fresh clone
-    # without --sdist or --wheel, build makes the wheel from the source archive
-    python("-m", "build", "--no-isolation", "--outdir", top, top / "source")
-    (wheel,) = top.glob("*.whl")
-    options = ["--quiet", "--no-index", "--no-deps", "--target", top / "site"]
-    python("-m", "pip", "install", *options, wheel)
-    return top / "site"
 
 
 @pytest.fixture

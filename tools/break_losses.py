@@ -278,7 +278,7 @@ def broken(chapter, changes):
     notebook = json.loads((ROOT / "nbs" / f"{chapter}.ipynb").read_text(encoding="utf-8"))
     for cell in notebook["cells"]:
         cell["source"] = "".join(cell["source"])
-    exported = [c for c in notebook["cells"] if c["source"].startswith("#| export\n")]
+    exported = [c for c in notebook["cells"] if c["source"].startswith("#| export")]
     for old, new in changes:
         count = sum(c["source"].count(old) for c in exported)
         if count != 1:
