@@ -46,7 +46,9 @@ preview: docs  ## build the site and serve it on this machine (PORT=8000)
 	@echo "http://127.0.0.1:$(PORT)"
 	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory build/site $(PORT)
 
-dist: setup  ## build the source archive, and the wheel from it, into dist/
+dist: setup  ## build the source archive, and the wheel from it, into dist/ (a release: TAG=v0.1.0)
+	@test -z "$(TAG)" || grep -qx "version = $(TAG:v%=%)" settings.ini \
+		|| { echo "$(TAG) is not the version in settings.ini"; exit 1; }
 	@$(BIN)/python -m build
 
 chromium:  ## install Debian's browser, if there is none, for the tests of the site

@@ -147,8 +147,8 @@ def table(rows: list[dict]) -> str:
                                for k, (c, w) in enumerate(zip(line, widths))).rstrip()
                      for line in [head, *body])
 
-# %% ../nbs/14_demo.ipynb #ef782e80
-def plot_accuracies(rows: list[dict]): # a matplotlib figure
+# %% ../nbs/14_demo.ipynb #e551c917
+def plot_accuracies(rows: list[dict]) -> "Figure": # of matplotlib
     "Joint accuracy of every row: mean, standard deviation, and a dot per seed."
     import matplotlib.pyplot as plt
     rows = [r for r in rows if not r['name'].startswith('teacher:')]

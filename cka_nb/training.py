@@ -324,7 +324,7 @@ def _student_space(teachers, student: Student) -> LabelSpace: # the union, in th
     space.classes = list(student.classes)
     return space
 
-# %% ../nbs/12_training.ipynb #4a957af0
+# %% ../nbs/12_training.ipynb #81aca5ca
 def _described(objective) -> dict:
     plain = {k: v for k, v in vars(objective).items() if isinstance(v, (int, float, str))
              and k != 'training'} if hasattr(objective, '__dict__') else {}
@@ -336,7 +336,7 @@ def _save_run(out: Path, student: Student, history: list[dict], run: dict) -> No
     figure = plot_history(history); figure.savefig(out/'curves.png', dpi=120, bbox_inches='tight')
     import matplotlib.pyplot as plt; plt.close(figure)
 
-def plot_history(history: list[dict]): # a matplotlib figure
+def plot_history(history: list[dict]) -> "Figure": # of matplotlib
     "The learning curves of a run, one line per part of the loss, smoothed over an epoch."
     import matplotlib.pyplot as plt
     names = [k for k in history[0]
@@ -347,5 +347,6 @@ def plot_history(history: list[dict]): # a matplotlib figure
         ax.plot(epochs, [sum(v) / len(v)
                          for v in ([h[name] for h in history if h['epoch'] == e] for e in epochs)],
                 label=name)
-    ax.set(xlabel='epoch', ylabel='weighted part of the loss', yscale='log'); ax.legend(fontsize=8)
+    ax.set(xlabel='epoch', ylabel='weighted part of the loss', yscale='log')
+    ax.legend(fontsize=8, loc='center left', bbox_to_anchor=(1, .5))
     return figure

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from fastcore.nbio import read_nb
 from IPython.core.inputtransformer2 import TransformerManager
 from nbdev.clean import nbdev_clean
@@ -90,3 +91,13 @@ def check_import(path, module, by_name):
     if package == "cka_nb":
         assert by_name and name, f"write `from cka_nb.chapter import name`, not {module}"
         assert NUMBER.get(name, 100) < int(path.stem[:2]), f"{module} is not an earlier chapter"
+
+
+def test_workflows_and_continuous_integration_only_call_make():
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
+    for path in (ROOT / ".github" / "workflows").glob("*.yml"):
+        steps = [step for job in yaml.safe_load(path.read_text())["jobs"].values()
+                 for step in job["steps"]]
+        calls = [step["run"].split() for step in steps if "run" in step]
+        assert calls and all(call[0] == "make" and call[1] in targets for call in calls), path.name
+    assert "\nmake test\n" in (ROOT / ".ci" / "run").read_text()

@@ -33,14 +33,12 @@ def entry(node, obj, source, owner="", fence="::::"):
         call, comments = members.get("__init__", node), docments(obj)
         arguments = [a for a in ast.walk(call.args) if isinstance(a, ast.arg)]
         types = {a.arg: ast.unparse(a.annotation) for a in arguments if a.annotation}
-        result = comments.pop("return", None)
         fields = [(name, types.get(name, ""), text or "") for name, text in comments.items()]
         for argument in arguments:
             argument.annotation = None  # the signature has names and defaults
         returns = f" -> {ast.unparse(call.returns)}" if call.returns else ""
         header = f"({re.sub(r'^(self|cls)(, )?', '', ast.unparse(call.args))}){returns}"
-        fields += [("", "", result)] if result else []
-    lines = [f":param {type_} {name}: {text}" if name else f":returns: {text}"
+    lines = [f":returns: {text}" if name == "return" else f":param {type_} {name}: {text}"
              for name, type_, text in fields if type_ or text]
     inner = [entry(m, getattr(obj, name), source, f"{node.name}.", ":::")
              for name, m in members.items() if name[0] != "_" and ast.get_docstring(m)]
@@ -57,7 +55,8 @@ def read_notebook(app, docname, content):
     for cell, after in zip(nb.cells, [*nb.cells[1:], mk_cell("", "markdown")]):
         directives, shown = cell.directives_, {}
         cells.append(cell)
-        if cell.cell_type == "markdown": continue
+        if cell.cell_type == "markdown":
+            continue
         if "default_exp" in directives:
             module = importlib.import_module(f"cka_nb.{directives['default_exp']}")
             cells.append(mk_cell(f":::{{py:module}} {module.__name__}\n:::", "markdown"))
@@ -89,7 +88,7 @@ def link_names(app, doctree, docname):
     objects = app.env.domains["py"].objects
     names = {".".join(full.split(".")[k:]): full for full in objects for k in (2, 1, 0)}
     for literal in list(doctree.findall(nodes.literal)):
-        full = names.get(literal.astext().removeprefix("cka.").removesuffix("()"))
+        full = names.get(literal.astext().removeprefix("cka.").split("(")[0])
         if full and not isinstance(literal.parent, (nodes.reference, addnodes.desc_signature)):
             at, anchor = objects[full].docname, objects[full].node_id
             literal.replace_self(make_refnode(app.builder, docname, at, anchor, literal.deepcopy()))
