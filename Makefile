@@ -6,6 +6,7 @@ PYTHON ?= python3
 ARGS ?=
 NB ?= nbs/*.ipynb
 PORT ?= 8000
+SITE ?= build/site
 
 BIN := .venv/bin
 PIP := -m pip --quiet --disable-pip-version-check
@@ -18,8 +19,9 @@ help:  ## list the targets
 
 setup: .venv/installed-dev  ## make .venv with all that development and tests need
 
-hooks: setup  ## let git and Jupyter clean notebooks by themselves
-	@$(BIN)/nbdev-install-hooks
+hooks: setup  ## let git clean notebooks when they are added, and merge them cell by cell
+	@git config filter.notebook.clean ".venv/bin/nbdev-clean --stdin"
+	@git config merge.notebook.driver ".venv/bin/nbdev-merge %O %A %B %P"
 
 demo: .venv/installed  ## the whole method on real images, into runs/demo (options: ARGS="...")
 	@$(BIN)/python -m cka_nb demo $(ARGS)
@@ -38,17 +40,19 @@ notebooks: export  ## run the notebooks and store their outputs (one: NB=nbs/00_
 readme: setup  ## write README.md from nbs/index.ipynb
 	@$(BIN)/python tools/readme.py
 
-docs: export  ## build the site from the notebooks, into build/site
-	@$(BIN)/python -m sphinx -qWE --keep-going nbs build/site
-	@echo "build/site/index.html"
+docs: setup  ## build the site from the notebooks, into build/site (after `make export`)
+	@rm -rf $(SITE)
+	@$(BIN)/python -m sphinx -qWE --keep-going nbs $(SITE)
+	@echo "$(SITE)/index.html"
 
-preview: docs  ## build the site and serve it on this machine (PORT=8000)
+preview: export docs  ## build the site and serve it on this machine (PORT=8000)
 	@echo "http://127.0.0.1:$(PORT)"
-	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory build/site $(PORT)
+	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory $(SITE) $(PORT)
 
 dist: setup  ## build the source archive, and the wheel from it, into dist/ (a release: TAG=v0.1.0)
-	@test -z "$(TAG)" || grep -qx "version = $(TAG:v%=%)" settings.ini \
-		|| { echo "$(TAG) is not the version in settings.ini"; exit 1; }
+	@test -z "$(TAG)" || grep -qx "version = $(patsubst v%,%,$(filter v%,$(TAG)))" settings.ini \
+		|| { echo "$(TAG) is not v and the version in settings.ini"; exit 1; }
+	@rm -rf dist
 	@$(BIN)/python -m build
 
 chromium:  ## install Debian's browser, if there is none, for the tests of the site
@@ -57,8 +61,8 @@ chromium:  ## install Debian's browser, if there is none, for the tests of the s
 		|| { echo "Install Chromium or Chrome, or set BROWSER_PATH to one."; exit 1; }
 
 clean:  ## remove what builds and tests leave behind (environments and runs/ stay)
-	@rm -rf build dist *.egg-info .pytest_cache
-	@find . -path './.venv*' -prune -o -name __pycache__ -exec rm -rf {} +
+	@rm -rf build dist *.egg-info .pytest_cache nbs/.ipynb_checkpoints
+	@find cka_nb nbs tests tools -name __pycache__ -exec rm -rf {} +
 
 .venv/bin/pip:
 	@$(PYTHON) -m venv .venv

@@ -14,19 +14,25 @@ from .objective import ContrastiveAmalgamation
 from .soft_targets import concatenated, mixture_loss, soft_target_loss
 from .teachers import LabelSpace, Output
 
-# %% ../nbs/13_baselines.ipynb #9752256e
+# %% ../nbs/13_baselines.ipynb #e53a8a06
 def joint_distillation(
-    student: Output, teachers: list[Output], ownership: Tensor, space: LabelSpace,
-    temperature: float=2., # chosen like every other setting, on held-out images
+    student: Output,        # logits (B, C) over the union
+    teachers: list[Output], # T of logits (B, C_t)
+    ownership: Tensor,      # (B, T); not used
+    space: LabelSpace,
+    temperature: float=2., # the demo takes what its trials chose, for every row
 ) -> dict[str, Tensor]:
     "KD: soft targets from one softmax over the concatenated teachers; ownership is not used."
     target_bc = concatenated([t.logits for t in teachers], space.columns, temperature)
     return {'joint': mixture_loss(student.logits, target_bc, temperature)}
 
-# %% ../nbs/13_baselines.ipynb #21de1f50
+# %% ../nbs/13_baselines.ipynb #38748695
 def task_distillation(
-    student: Output, teachers: list[Output], ownership: Tensor, space: LabelSpace,
-    temperature: float=2.,
+    student: Output,        # logits (B, C) over the union
+    teachers: list[Output], # T of logits (B, C_t)
+    ownership: Tensor,      # (B, T); not used
+    space: LabelSpace,
+    temperature: float=2.,  # tau of the soft targets
 ) -> dict[str, Tensor]:
     "KD per task: soft targets of each teacher on its columns, on every image; no ownership."
     losses = [soft_target_loss(student.logits[:, c], t.logits, temperature)

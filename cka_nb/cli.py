@@ -13,7 +13,7 @@ from .core import versions
 from .demo import demo
 from .training import check_folder
 
-# %% ../nbs/15_cli.ipynb #1b033dbc
+# %% ../nbs/15_cli.ipynb #73507980
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str): # one line, no usage block
         self.exit(2, f'{self.prog}: {message}; see {self.prog} --help\n')
@@ -21,8 +21,8 @@ class _Parser(argparse.ArgumentParser):
 def parser() -> argparse.ArgumentParser:
     "The command line of the package: `cka_nb COMMAND [options]`."
     top = _Parser(prog='cka_nb', formatter_class=argparse.RawDescriptionHelpFormatter,
-                  description='Contrastive Knowledge Amalgamation: several trained classifiers and '
-                  'unlabelled images in, one compact student out.',
+                  description='Contrastive Knowledge Amalgamation: several trained classifiers\n'
+                  'and unlabelled images in, one compact student out.',
                   epilog='examples:\n  cka_nb demo                        '
                   'five seeds, about five minutes on two cores\n'
                   '  cka_nb demo --seeds 1 --epochs 10  a first look')

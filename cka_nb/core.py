@@ -29,8 +29,10 @@ def checking_values() -> bool: # True in eager code outside `trusted()`
     "Whether values, not only shapes, are checked now."
     return _checking_values and not torch.compiler.is_compiling()
 
-# %% ../nbs/01_core.ipynb #5c5f33b6
-def check_rows(**tensors: Tensor) -> None: # each (B, n), floating, finite, all of one shape
+# %% ../nbs/01_core.ipynb #d29e7a01
+def check_rows(
+    **tensors: Tensor, # each (B, n), floating, finite, all of one shape
+) -> None:
     "`TypeError` or `ValueError`, with names and shapes, unless all are floats (B, n) of one shape."
     for name, x in tensors.items():
         if not isinstance(x, Tensor) or not x.is_floating_point():
@@ -77,9 +79,12 @@ def check_weight(
                          f'{weight_b.max().item()}')
     return weight_b
 
-# %% ../nbs/01_core.ipynb #b6428b3b
-def check_labels(pseudo_labels: Tensor, count: int) -> None:
-    "Raise unless `pseudo_labels` is an integer tensor of shape (count,)."
+# %% ../nbs/01_core.ipynb #15a143f2
+def check_labels(
+    pseudo_labels: Tensor, # (count,), integers
+    count: int,            # images
+) -> None:
+    "Raise unless these are pseudo-labels, one for each of the images."
     kinds = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
     integer = isinstance(pseudo_labels, Tensor) and pseudo_labels.dtype in kinds
     if not integer:
@@ -102,8 +107,10 @@ def full_precision(loss):
             return loss(*map(up, args), **{k: up(v) for k, v in kwargs.items()})
     return raised
 
-# %% ../nbs/01_core.ipynb #972c29b7
-def unit_rows(x_bw: Tensor) -> Tensor: # (B, W) of length 1; a zero row has gradient zero
+# %% ../nbs/01_core.ipynb #f68f31d4
+def unit_rows(
+    x_bw: Tensor, # (B, W)
+) -> Tensor:      # (B, W) of length 1; a zero row has gradient zero
     "Each row divided by its Euclidean length."
     top_b1 = (x_bw.detach().abs().amax(1, keepdim=True) if x_bw.shape[1]
               else x_bw.new_zeros(len(x_bw), 1))
@@ -150,9 +157,9 @@ def progress(items, description: str, total: int|None=None):
     watched = sys.stderr.isatty() or type(sys.stderr).__module__.startswith('ipykernel')
     return tqdm(items, desc=description, total=total, disable=not watched, leave=False)
 
-# %% ../nbs/01_core.ipynb #e3d5eac5
-def write_json(path: str|Path, value) -> Path: # NaN and infinity are refused: they are not JSON
-    "Write `value` as JSON, whole or not at all."
+# %% ../nbs/01_core.ipynb #80c152ac
+def write_json(path: str|Path, value) -> Path: # the path
+    "Write `value` as JSON, whole or not at all; `ValueError` for NaN and infinity."
     path = Path(path); path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(path.name + '.part')
     aside.write_text(json.dumps(value, indent=1, allow_nan=False) + '\n', encoding='utf-8')

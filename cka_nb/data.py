@@ -38,8 +38,10 @@ def as_image(image) -> Tensor: # (C, H, W), uint8 or float
     if tensor.dtype == torch.uint8 or tensor.is_floating_point(): return tensor
     raise TypeError(f'an image must hold uint8 or floats in [0, 1], got {tensor.dtype}')
 
-# %% ../nbs/02_data.ipynb #378bce40
-def check_images(images_bchw: Tensor) -> None: # (B, C, H, W) float or uint8
+# %% ../nbs/02_data.ipynb #8f4923ed
+def check_images(
+    images_bchw: Tensor, # (B, C, H, W), float or uint8
+) -> None:
     "Raise unless this is a batch of images; says what to change."
     if not isinstance(images_bchw, Tensor):
         raise TypeError(f'images must be a tensor (B, C, H, W), got {type(images_bchw).__name__}')
@@ -51,7 +53,9 @@ def check_images(images_bchw: Tensor) -> None: # (B, C, H, W) float or uint8
     if images_bchw.dtype != torch.uint8 and not images_bchw.is_floating_point():
         raise TypeError(f'images must be uint8 or floats in [0, 1], got {images_bchw.dtype}')
 
-def as_float(images_bchw: Tensor) -> Tensor: # (B, C, H, W) float32 (float64 stays)
+def as_float(
+    images_bchw: Tensor, # (B, C, H, W), float in [0, 1] or uint8
+) -> Tensor:             # (B, C, H, W) float32 (float64 stays)
     "Bytes are scaled to [0, 1]; half precision is raised; NaN or infinite pixels are refused."
     check_images(images_bchw)
     if images_bchw.dtype == torch.uint8: return images_bchw.float() / 255

@@ -125,8 +125,11 @@ def _replace_head(net: nn.Module, num_classes: int) -> None:
            else nn.Conv2d(old.in_channels, num_classes, 1))
     net.set_submodule(name, new)
 
-# %% ../nbs/03_models.ipynb #46f37855
-def with_channels(images_bchw: Tensor, channels: int) -> Tensor: # (B, channels, H, W)
+# %% ../nbs/03_models.ipynb #50e14e1b
+def with_channels(
+    images_bchw: Tensor, # (B, C, H, W)
+    channels: int,       # wanted
+) -> Tensor:             # (B, channels, H, W)
     "One channel repeated, three channels mixed to one; `ValueError` for anything else."
     have = images_bchw.shape[1]
     if have == channels: return images_bchw

@@ -36,8 +36,10 @@ class Projection(nn.Module):
 
     def forward(self, features_bd: Tensor) -> Tensor: return self.layers(features_bd.float())
 
-# %% ../nbs/10_objective.ipynb #172c6942
-def shares(ownership: Tensor) -> Tensor: # (B, T); rows sum to 1, or 0 where nobody owns the image
+# %% ../nbs/10_objective.ipynb #9d5c64a7
+def shares(
+    ownership: Tensor, # (B, T) in [0, 1]
+) -> Tensor:           # (B, T); rows sum to 1, or 0 where nobody owns the image
     "Ownership as each teacher's share of an image."
     return ownership / ownership.sum(1, keepdim=True).clamp_min(1e-12)
 

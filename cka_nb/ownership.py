@@ -13,8 +13,10 @@ from .core import seeded, unit_rows
 from .soft_targets import mixture
 from .teachers import LabelSpace
 
-# %% ../nbs/09_ownership.ipynb #21efe8e8
-def energy(logits: Tensor) -> Tensor: # (B, C_t) -> (B,)
+# %% ../nbs/09_ownership.ipynb #09be2a1e
+def energy(
+    logits: Tensor, # (B, C_t)
+) -> Tensor:        # (B,)
     "log-sum-exp of the logits: high on known classes (Liu et al., 2020, with the sign turned)."
     return logits.float().logsumexp(1)
 
@@ -41,7 +43,7 @@ def two_heaps(
         upper = torch.sigmoid(slope * v + offset)
     return torch.stack([slope / scale, offset - slope * centre / scale]).float()
 
-# %% ../nbs/09_ownership.ipynb #31906cea
+# %% ../nbs/09_ownership.ipynb #3c3f227d
 class EnergyOwnership:
     "Each energy as a probability: the upper of two heaps over the unlabelled set. No closed world."
     def __init__(self): self.state = None
@@ -50,6 +52,7 @@ class EnergyOwnership:
         logits: list[Tensor],        # T of (N, C_t), over the whole unlabelled set
         features: list[Tensor]=None, # not used
     ) -> dict[str, Tensor]:          # the state: plain tensors
+        "Fit the two heaps of every teacher."
         self.state = {'heaps': torch.stack([two_heaps(energy(l)) for l in logits])}
         return self.state
 
@@ -57,6 +60,7 @@ class EnergyOwnership:
         logits: list[Tensor],        # T of (B, C_t)
         features: list[Tensor]=None, # not used
     ) -> Tensor:                     # (B, T) in [0, 1]
+        "The probability of each teacher's upper heap."
         slope, offset = _fitted(self.state)['heaps'].to(logits[0].device).unbind(1)
         return torch.sigmoid(slope * torch.stack([energy(l) for l in logits], 1) + offset)
 
@@ -66,7 +70,7 @@ def _fitted(state: dict|None) -> dict:
                            'features) on the unlabelled set first')
     return state
 
-# %% ../nbs/09_ownership.ipynb #0358acb7
+# %% ../nbs/09_ownership.ipynb #0963145a
 class ClassConditionalOwnership:
     "A Gaussian per class over all features, started from the energies (our reading). Closed world."
     def __init__(self,
@@ -85,6 +89,7 @@ class ClassConditionalOwnership:
         logits: list[Tensor],   # T of (N, C_t), over the whole unlabelled set
         features: list[Tensor], # T of (N, D_t)
     ) -> dict[str, Tensor]:     # the state: plain tensors
+        "Fit a Gaussian per class of the union to all teachers' features."
         first = EnergyOwnership(); state = first.fit(logits)
         state |= {f'centre{t}': f.float().mean(0) for t, f in enumerate(features)}
         z_nd = self._embed(features, state)
@@ -120,7 +125,10 @@ class ClassConditionalOwnership:
         log_p_bc = (log_share_c - far_bc / 2).log_softmax(1)
         return (start_bc.clamp_min(1e-8).log() + log_p_bc / 2).softmax(1)
 
-    def classes(self, logits: list[Tensor], features: list[Tensor]) -> Tensor: # (B, C)
+    def classes(self,
+        logits: list[Tensor],   # T of (B, C_t)
+        features: list[Tensor], # T of (B, D_t)
+    ) -> Tensor:                # (B, C)
         "The posterior over the union's classes; rows sum to 1."
         state = _fitted(self.state)
         first = EnergyOwnership(); first.state = state
@@ -131,6 +139,7 @@ class ClassConditionalOwnership:
         logits: list[Tensor],   # T of (B, C_t)
         features: list[Tensor], # T of (B, D_t)
     ) -> Tensor:                # (B, T) in [0, 1]
+        "The posterior of each teacher's classes, added up."
         r_bc = self.classes(logits, features)
         return torch.stack([r_bc[:, places].sum(1) for places in self.columns], 1).clamp(0, 1)
 

@@ -39,7 +39,7 @@ def behead(
     raise ValueError(f'no linear head found in the backbone {type(model).__name__}: hand in a '
                      'module that returns features and say features="output"')
 
-# %% ../nbs/05_student.ipynb #525e36b2
+# %% ../nbs/05_student.ipynb #4c6b97e6
 class Student(nn.Module):
     "A classifier over all classes: images (B, C, H, W) -> logits (B, classes) and features (B, D)."
     def __init__(self,
@@ -81,6 +81,7 @@ class Student(nn.Module):
     def forward(self,
         images: Tensor,  # (B, C, H, W), float in [0, 1] or uint8
     ) -> Output:         # .logits (B, classes), .features (B, D)
+        "Logits over all classes, and the features they are read from."
         x = self.preprocess(images)
         if self.wanted_channels: x = with_channels(x, self.wanted_channels)
         x = x.to(self.head.weight.dtype)

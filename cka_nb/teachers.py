@@ -36,7 +36,7 @@ def class_names(classes) -> list[str]: # unique
             f'class names must be unique; given more than once: {", ".join(map(repr, twice))}')
     return names
 
-# %% ../nbs/04_teachers.ipynb #4944096a
+# %% ../nbs/04_teachers.ipynb #9d5ceb11
 class Output(NamedTuple):
     "What a teacher or a student says of a batch."
     logits: Tensor    # (B, C)
@@ -50,7 +50,9 @@ def logits_of(answer) -> Tensor: # (B, C)
     raise TypeError('a classifier must return logits (a tensor, or something with .logits), got '
                     f'{type(answer).__name__}')
 
-def pooled(features: Tensor|tuple) -> Tensor: # (B, D)
+def pooled(
+    features: Tensor|tuple, # (B, D), a map (B, D, H, W), tokens (B, N, D), or a tuple: its first
+) -> Tensor:                # (B, D)
     "Features as rows: the mean over positions of a map (B, D, H, W) or of tokens (B, N, D)."
     if isinstance(features, (tuple, list)): features = features[0]
     if features.ndim == 4: return features.mean((2, 3))
@@ -79,7 +81,7 @@ def probe_images(count: int, size: tuple[int, int, int]) -> Tensor: # (count, C,
     "Made-up images to try a network with, always the same."
     return torch.rand(count, *size, generator=torch.Generator().manual_seed(0))
 
-# %% ../nbs/04_teachers.ipynb #0434fbf6
+# %% ../nbs/04_teachers.ipynb #4e103ff2
 class Teacher(nn.Module):
     "A trained classifier, frozen: images -> (logits, features). No weight or buffer ever changes."
     def __init__(self,
@@ -120,6 +122,7 @@ class Teacher(nn.Module):
     def forward(self,
         images: Tensor,  # (B, C, H, W), float in [0, 1] or uint8
     ) -> Output:         # logits (B, C_t), features (B, D_t), without gradient
+        "What the frozen model says of a batch."
         self.train(False)
         x = as_float(images)
         with torch.autocast(x.device.type, enabled=False):

@@ -227,14 +227,14 @@ def _ownerships(teachers, images, ownership, device, batch_size) -> tuple[Tensor
             f'{tuple(owned_nt.shape)} from {owned_nt.min():.3g} to {owned_nt.max():.3g}')
     return owned_nt.detach().to(device), [f.shape[1] for f in features]
 
-# %% ../nbs/12_training.ipynb #a25f52ea
+# %% ../nbs/12_training.ipynb #30139e2b
 def amalgamate(
-    teachers: list[Teacher],
+    teachers: list[Teacher], # frozen; their label sets may overlap
     student: Student,        # trained in place, from the weights it comes with
     images,                  # a Dataset or DataLoader; all but an item's image is dropped unseen
     # (student, teachers, ownership, space) -> {name: scalar}; None: ContrastiveAmalgamation()
     objective: Callable|None=None,
-    epochs: int=60,
+    epochs: int=60,          # passes over the images
     batch_size: int|None=None, # None: the DataLoader's, or 64
     out: str|Path|None=None, # folder for the student, the history, a picture, and what was run
     seed: int=0,             # of the order, the views, the objective's own weights, and dropout

@@ -28,7 +28,8 @@ def kernel(site, tmp_path_factory):
     (top / "kernels" / "colab").mkdir(parents=True)
     launch = [str(PYTHON), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     spec = {"argv": launch, "display_name": "Colab", "language": "python",
-            "env": {"PYTHONPATH": str(site), "MPLBACKEND": "module://matplotlib_inline.backend_inline"}}
+            "env": {"PYTHONPATH": str(site),
+                    "MPLBACKEND": "module://matplotlib_inline.backend_inline"}}
     (top / "kernels" / "colab" / "kernel.json").write_text(json.dumps(spec))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JUPYTER_PATH", str(top))
@@ -63,6 +64,7 @@ def test_chapter(path, kernel, tmp_path):
 def test_first_cell_installs_on_colab_alone(path, monkeypatch):
     sources = [cell.source for cell in nbformat.read(path, as_version=4).cells
                if cell.cell_type == "code"]
+    assert not re.search(r"^\s*[%!] *(pip|conda|uv)", "\n".join(sources[1:]), re.M)
     uses = any(re.search(r"\bcka_nb\b", source) for source in sources[1:])
     assert bool(INSTALL.match(sources[0])) == uses, "needs the package and does not install it"
     if not uses:

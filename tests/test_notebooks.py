@@ -28,5 +28,6 @@ def test_notebook_runs_and_agrees_with_its_stored_outputs(path, request, tmp_pat
     if run.returncode or "Success." not in run.stdout.splitlines():
         tail = "\n".join((run.stdout + run.stderr).splitlines()[-60:])
         pytest.fail(f"{path.name} failed (exit status {run.returncode})\n{tail}", pytrace=False)
-    changed = differences(json.loads(path.read_text(encoding="utf-8")), json.loads(copy.read_text()))
+    stored, new = (json.loads(p.read_text(encoding="utf-8")) for p in (path, copy))
+    changed = differences(stored, new)
     assert not changed, "\n".join([f"{path.name}: run `make notebooks`", *changed])

@@ -3,7 +3,10 @@
 import ast
 import functools
 import http.server
+import importlib
+import inspect
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +18,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from bs4 import BeautifulSoup
 from playwright.sync_api import sync_playwright
+
+import cka_nb
 
 pytestmark = pytest.mark.xdist_group("site")
 ROOT = Path(__file__).resolve().parent.parent
@@ -43,8 +48,8 @@ def exported():
 def folder(tmp_path_factory):
     """The site, built with warnings as errors."""
     out = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "sphinx", "-qWE", "--keep-going", ROOT / "nbs", out]
-    run = subprocess.run(command, capture_output=True, text=True)
+    command = ["make", "docs", f"SITE={out}", f"BIN={Path(sys.executable).parent}"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
     return out
 
@@ -65,7 +70,7 @@ def base(folder):
 @pytest.fixture(scope="module")
 def browser():
     path = os.environ.get("BROWSER_PATH") or next(filter(None, map(shutil.which, BROWSERS)), None)
-    assert path, "no Chromium or Chrome found: install one, or set BROWSER_PATH (see `make chromium`)"
+    assert path, "no Chromium or Chrome found: `make chromium`, or set BROWSER_PATH"
     with sync_playwright() as playwright:
         yield playwright.chromium.launch(executable_path=path, args=QUIET)
 
@@ -105,13 +110,17 @@ def test_page(name, visit):
     assert not page.faults
     formulas = page.locator(".math").count()
     assert page.locator(".math > mjx-container").count() == formulas
-    assert page.locator("mjx-merror, [data-mjx-error]").count() == 0
-    for picture in page.locator("article .cell_output img").all():
-        assert len(picture.get_attribute("alt") or "") > 20, "a picture without a description"
+    assert page.locator("mjx-merror, [data-mjx-error], mjx-container [fill=red]").count() == 0
+    for picture in page.locator("article img").all():
+        assert len(set(picture.get_attribute("alt") or "")) > 10, "a picture without a description"
+    # what is folded is read too; opening fades in, and colours are judged when that is over
+    page.add_style_tag(content="* { animation: none !important; transition: none !important; }")
     for scheme in ("light", "dark"):
         if scheme == "dark":
             page.emulate_media(color_scheme=scheme)
             page.reload(wait_until="networkidle")
+            page.add_style_tag(content="* { animation: none !important; }")
+        page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
         assert page.evaluate("document.documentElement.dataset.theme") == scheme
         found = Axe().run(page, options=AXE).response["violations"]
         severe = [(f["id"], n["html"], n["any"]) for f in found if f["impact"] in SEVERE
@@ -139,12 +148,72 @@ def test_links_and_anchors(folder):
     assert not broken
 
 
-def test_every_exported_definition_has_its_entry(folder):
-    entries = BeautifulSoup((folder / "genindex.html").read_text(encoding="utf-8"), "html.parser")
-    listed = {link["href"].partition("#")[2] for link in entries.select("a[href*='#cka_nb.']")}
-    for module, names in exported().items():
-        for name in names:
-            assert name.isupper() or f"cka_nb.{module}.{name}" in listed, f"{module}.{name}"
+def soup_of(folder, name):
+    return BeautifulSoup((folder / f"{name}.html").read_text(encoding="utf-8"), "html.parser")
+
+
+def parameters(function):
+    names = inspect.signature(function).parameters
+    return [name for name in names if name not in ("self", "cls")]
+
+
+@pytest.mark.parametrize("stem", [stem for stem in CHAPTERS if stem[3:] in MODULES])
+def test_entries_say_what_the_code_says(stem, folder):
+    soup, module = soup_of(folder, stem), importlib.import_module(f"cka_nb.{stem[3:]}")
+    for name in exported()[stem[3:]]:
+        if name.isupper():
+            continue
+        made, members = getattr(module, name), {}
+        if inspect.isclass(made):
+            members = {f"{name}.{k}": getattr(v, "__func__", v) for k, v in vars(made).items()
+                       if (k[0] != "_" or k == "__call__") and getattr(v, "__doc__", None)
+                       and inspect.isroutine(v)}
+        for path, function in {name: made, **members}.items():
+            entry = soup.find(id=f"cka_nb.{stem[3:]}.{path}")
+            assert entry, f"{path} has no entry"
+            shown = [tag.select_one(".n").text for tag in entry.select(".sig-param")
+                     if tag.select_one(".n")]
+            assert shown == parameters(function), path
+            text = " ".join(entry.find_next_sibling("dd").get_text(" ").split())
+            words = re.findall(r"\w+", inspect.getdoc(function))
+            assert re.findall(r"\w+", text)[:len(words)] == words, path
+            listed = [tag.text for tag in entry.find_next_sibling("dd").select(
+                "dl.field-list > dd.field-odd strong")]
+            assert set(parameters(function)) <= set(listed), path
+            assert entry.select_one("a[href^='_modules']"), f"{path} has no link to its source"
+
+
+@pytest.mark.parametrize("stem", [stem for stem in CHAPTERS if stem != "index"])
+def test_what_a_chapter_page_offers(stem, folder):
+    soup, place = soup_of(folder, stem), CHAPTERS.index(stem)
+    notebook = f"nbs/{stem}.ipynb"
+    assert soup.select_one(f"a[href^='https://colab.research.google.com/'][href$='/{notebook}']")
+    assert soup.select_one(f"a[href='_sources/{stem}.ipynb']"), "no download"
+    assert soup.select_one("button.theme-switch-button"), "no dark mode"
+    assert cka_nb.__version__ in soup.title.text
+    assert soup.select_one(f"a.right-next[href='{CHAPTERS[place + 1]}.html']") or (
+        CHAPTERS[place + 1] == "index")
+    assert soup.select_one("a.left-prev")
+    for picture in soup.select("article .cell_output img"):
+        assert picture.find_parent("figure").find("figcaption").text.strip(), "no caption"
+
+
+def test_names_in_the_text_lead_to_their_entries(folder):
+    links = [link for stem in CHAPTERS for link in soup_of(folder, stem).select(
+        "article a:has(> code)[href*='#cka_nb.']")]
+    assert len(links) > 30
+    for link in links:
+        assert link["href"].endswith("." + link.text.removeprefix("cka.").split("(")[0]), link
+
+
+def test_no_file_of_the_site_asks_another_host(folder):
+    for path in folder.rglob("*.html"):
+        for tag in BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser").find_all(True):
+            for attribute in ("src", "srcset", "href", "data", "poster", "style"):
+                if tag.name != "a":
+                    assert "//" not in str(tag.get(attribute, "")), f"{path.name}: {tag}"
+    for path in folder.rglob("*.css"):
+        assert not re.search(r"(?:url\(|@import)\s*['\"]?(?:https?:)?//", path.read_text()), path
 
 
 def test_search_finds_every_exported_name(visit):
@@ -152,9 +221,12 @@ def test_search_finds_every_exported_name(visit):
     chapter = {stem[3:]: stem for stem in CHAPTERS}
     for module, names in exported().items():
         for name in names:
-            page.evaluate("name => Search.performSearch(name)", name)
-            page.locator(f"#search-results a[href*='{chapter[module]}.html']").first.wait_for(
-                state="attached", timeout=10_000)
+            page.evaluate("""name => {
+                document.querySelector('#search-results').replaceChildren();
+                Search.performSearch(name); }""", name)
+            anchor = "" if name.isupper() else f"#cka_nb.{module}.{name}"
+            found = page.locator(f"#search-results a[href*='{chapter[module]}.html{anchor}']")
+            found.first.wait_for(state="attached", timeout=10_000)
     assert not page.faults
 
 
