@@ -19,9 +19,8 @@ help:  ## list the targets
 
 setup: .venv/installed-dev  ## make .venv with all that development and tests need
 
-hooks: setup  ## let git clean notebooks when they are added, and merge them cell by cell
-	@git config filter.notebook.clean ".venv/bin/nbdev-clean --stdin"
-	@git config merge.notebook.driver ".venv/bin/nbdev-merge %O %A %B %P"
+hooks: setup  ## let git clean the notebooks and write the modules before each commit
+	@git config core.hooksPath tools/hooks
 
 demo: .venv/installed  ## the whole method on real images, into runs/demo (options: ARGS="...")
 	@$(BIN)/python -m cka_nb demo $(ARGS)
