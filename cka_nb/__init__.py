@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from cka_nb.alignment import alignment_loss, mmd_loss, pointwise_loss, relational_loss
 from cka_nb.baselines import (
     CommonFeatureLearning, joint_distillation, owned_distillation, task_distillation,
+    unified_distillation,
 )
 from cka_nb.contrast import inter_model_loss, intra_model_loss
 from cka_nb.data import ClassSubset, TensorImages, digits, random_affine, random_crop_flip
@@ -29,4 +30,5 @@ __all__ = [
     "evaluate", "fingerprint", "inter_model_loss", "intra_model_loss", "joint_distillation",
     "mixture", "mixture_loss", "mmd_loss", "owned_distillation", "pointwise_loss", "random_affine",
     "random_crop_flip", "relational_loss", "soft_target_loss", "task_distillation", "train_teacher",
+    "unified_distillation",
 ]

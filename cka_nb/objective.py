@@ -50,14 +50,14 @@ def over_teachers(
     "Sum over teachers, each with its share of the batch."
     return sum(share * loss for share, loss in zip(shares_bt.mean(0), losses))
 
-# %% ../nbs/10_objective.ipynb #6a6e2d74
+# %% ../nbs/10_objective.ipynb #c6d41e92
 class ContrastiveAmalgamation(nn.Module):
     "The CKA objective: soft targets, contrast within and between models, alignment, by ownership."
     def __init__(self,
         task: float=.1,         # weight of soft targets per task; the joint ones have weight 1
-        intra: float=.2,        # weight of contrast within each model
-        inter: float=.2,        # weight of contrast between student and teachers
-        alignment: float=.5,    # weight of sample-level alignment
+        intra: float=.1,        # weight of contrast within each model
+        inter: float=.1,        # weight of contrast between student and teachers
+        alignment: float=.2,    # weight of sample-level alignment
         temperature: float=2.,  # of soft targets
         contrast_temperature: float=.1, # of contrast and of alignment's relational half
         width: int=64,          # W of the common space

@@ -1,10 +1,13 @@
 """The committed results are what the chapters and README say they are."""
 
 import json
+import statistics
 from functools import partial
 from pathlib import Path
 
-from cka_nb.demo import OBJECTIVES
+import pytest
+
+from cka_nb.experiments import MORE_OBJECTIVES, OBJECTIVES, SETTINGS, compare, stored_result
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 SHORT = {"T": "temperature"}
@@ -19,19 +22,27 @@ def settings(trial):
 
 def test_the_demo_uses_the_best_trial_of_each_objective():
     trials = json.loads((RESULTS / "digits_tuning.json").read_text())["trials"]
-    for row, make in OBJECTIVES.items():
+    for row, make in (OBJECTIVES | MORE_OBJECTIVES).items():
         its = {name: t["mean"] for name, t in trials.items() if settings(name)[0] == row}
-        assert len(its) == 3, "the same number of trials for every objective"
+        assert len(its) == 6, "the same number of trials for every objective"
         chosen = make()
         for name, value in settings(max(its, key=its.get))[1].items():
             in_use = chosen.keywords[name] if isinstance(chosen, partial) else getattr(chosen, name)
             assert in_use == value, f"{row} uses {name}={in_use}, its best trial had {value}"
 
 
-def test_means_follow_from_the_seeds():
-    result = json.loads((RESULTS / "digits.json").read_text())
-    assert [row["name"] for row in result["rows"]][-6:] == [*OBJECTIVES, "labels"]
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_result_follows_from_what_each_seed_got_right(name):
+    result = stored_result(name)
+    assert result["about"] == SETTINGS[name].about and len(result["seeds"]) >= 5
+    names = [row["name"] for row in result["rows"]]
+    assert set(names) >= {"concatenated", *OBJECTIVES, "labels"}
     for row in result["rows"]:
-        per_seed = row["joint"]["per_seed"]
-        assert len(per_seed) == len(result["seeds"]) >= 5
-        assert abs(sum(per_seed) / len(per_seed) - row["joint"]["mean"]) < 1e-12
+        joint, seeds = row["joint"], [seed.count("1") / len(seed) for seed in row["right"]]
+        assert joint["per_seed"] == pytest.approx(seeds, abs=1e-12)
+        assert joint["mean"] == pytest.approx(statistics.mean(seeds), abs=1e-12)
+        assert joint["sd"] == pytest.approx(statistics.stdev(seeds), abs=1e-12)
+    for pair in result["paired"]:
+        again = compare(result["rows"], pair["ours"], pair["theirs"])
+        assert again["interval"] == pytest.approx(pair["interval"], abs=1e-12)
+        assert again["won"] == pair["won"]

@@ -11,7 +11,7 @@ from sphinx.util.nodes import make_refnode
 
 CAPTION = re.compile(r"\*Figure: (.+?)\*\s*(?=\n\n|$)", re.S)  # opens the cell after the figure's
 TOCTREE = "```{toctree}\n:hidden:\n:glob:\n\n[0-9]*\nIndex of names <genindex>\n```"
-FIELD = re.compile(r"^ +(\w+): ([^#\n]+?) *# (.+)$", re.M)  # of a NamedTuple
+FIELD = re.compile(r"^ +(\w+): ([^#\n=]+?)(?:=[^#\n]+?)? *# (.+)$", re.M)  # of a plain record
 MARKUP = re.compile(r"([*<_$])(?=[^`]*(?:`[^`]*`[^`]*)*$)")  # outside of backticks
 
 
@@ -23,7 +23,7 @@ def entry(node, obj, source, owner="", fence="::::"):
     decorators = {ast.unparse(d) for d in node.decorator_list}
     kind = "class" if is_class else "method" if owner else "function"
     kind, fields, header, result = "property" if "property" in decorators else kind, [], "", None
-    if is_class and call is node:  # a NamedTuple
+    if is_class and call is node:  # a NamedTuple or dataclass
         fields = FIELD.findall("\n".join(source.split("\n")[node.lineno - 1:node.end_lineno]))
         header = f"({', '.join(name for name, *_ in fields)})"
     elif kind != "property":
