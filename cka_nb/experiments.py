@@ -29,7 +29,7 @@ from .student import Student
 from .teachers import LabelSpace, Teacher
 from .training import amalgamate, train_teacher
 
-# %% ../nbs/14_experiments.ipynb #49ff6119
+# %% ../nbs/14_experiments.ipynb #9a1d0890
 @dataclass(frozen=True)
 class Setting:
     "What is fixed before any objective is tried."
@@ -91,7 +91,7 @@ def make_student(
     with seeded(1000 * seed + 99):
         return Student(setting.student, space, input_size=tuple(images.shape[1:]))
 
-# %% ../nbs/14_experiments.ipynb #a9315afa
+# %% ../nbs/14_experiments.ipynb #b7d95ba6
 OBJECTIVES = {  # row -> a fresh objective
     'kd': lambda: partial(joint_distillation, temperature=1.5),
     'kd_task': lambda: partial(task_distillation, temperature=6.),
