@@ -6,13 +6,13 @@
 __all__ = ['joint_distillation', 'task_distillation', 'owned_distillation', 'unified', 'unified_distillation',
            'CommonFeatureLearning']
 
-# %% ../nbs/13_baselines.ipynb #32973c4a
+# %% ../nbs/13_baselines.ipynb #cd39e55d
 import torch
 from torch import Tensor, nn
 
 from .alignment import mmd_loss
 from .objective import ContrastiveAmalgamation
-from .soft_targets import concatenated, mixture, mixture_loss, soft_target_loss
+from .soft_targets import concatenated, mixture, mixture_loss, soft_target_loss, tempered
 from .teachers import LabelSpace, Output
 
 # %% ../nbs/13_baselines.ipynb #e53a8a06
@@ -80,7 +80,7 @@ def unified_distillation(
     target_bc = unified([t.logits for t in teachers], space.columns, temperature)
     return {'joint': mixture_loss(student.logits, target_bc, temperature)}
 
-# %% ../nbs/13_baselines.ipynb #3c1fd454
+# %% ../nbs/13_baselines.ipynb #f8088f52
 class _Residual(nn.Module):
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
@@ -97,10 +97,10 @@ class CommonFeatureLearning(nn.Module):
         reconstruction: float=1., # of the mean squared error beside MMD
         width: int=128,         # h, of the common features
         temperature: float=1.,  # of the soft targets
-        owned: bool=False,      # soft targets from the mixture with ownership, as CKA has
+        owned: bool=False,      # soft targets as CKA has them: belief, or mixture with ownership
     ):
         super().__init__()
-        self.owned = owned
+        self.owned = self.takes_posterior = owned
         self.weight = weight
         self.reconstruction = reconstruction
         self.width = width
@@ -117,13 +117,14 @@ class CommonFeatureLearning(nn.Module):
                                       for d in teacher_widths)
 
     def forward(self, student: Output, teachers: list[Output], ownership: Tensor,
-                space: LabelSpace) -> dict[str, Tensor]:
+                space: LabelSpace, posterior: Tensor|None=None) -> dict[str, Tensor]:
         features = [t.features.float() for t in teachers]
         h_student = self.extractor(self.student_projection(student.features.float()))
         h_teachers = [self.extractor(p(f)) for p, f in zip(self.teacher_projections, features)]
         logits = [t.logits for t in teachers]
-        target_bc = (mixture(logits, ownership, space.columns, self.temperature) if self.owned
-                     else concatenated(logits, space.columns, self.temperature))
+        target_bc = (concatenated(logits, space.columns, self.temperature) if not self.owned
+                     else mixture(logits, ownership, space.columns, self.temperature)
+                     if posterior is None else tempered(posterior, self.temperature))
         mse = sum(nn.functional.mse_loss(decode(h), f)
                   for decode, h, f in zip(self.decoders, h_teachers, features))
         return {'joint': mixture_loss(student.logits, target_bc, self.temperature),

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['as_image', 'check_images', 'as_float', 'finite_images', 'image_of', 'Unlabelled', 'TensorImages', 'epoch_order',
            'uniform', 'random_affine', 'random_crop_flip', 'digits', 'ClassSubset', 'labels_of', 'class_names_of',
-           'label_of']
+           'label_of', 'cifar100']
 
 # %% ../nbs/02_data.ipynb #8dd3060e
 import math
@@ -310,3 +310,42 @@ def _whole(label) -> int:
     except (TypeError, ValueError, RuntimeError): pass
     raise ValueError(
         f'a label must be a whole number, the index of its class, got {str(label)[:40]!r}')
+
+# %% ../nbs/02_data.ipynb #bf74bd4b
+def cifar100(
+    seed: int=0,          # splits the 500 training images of each class
+    classes: list[str]|None=None, # names to keep, in this order; None: all
+    size: int=32,         # pixels of a side
+    held_out: int=50,     # images per class kept out of training
+    root: str|Path='data/cifar100', # a folder of train/CLASS and test/CLASS, or torchvision's
+) -> tuple[TensorImages, TensorImages, TensorImages]: # training, held-out, test; uint8
+    "CIFAR-100 or some of its classes: training, `held_out` per class for choices, test."
+    train, test = (_pictures(_cifar100(root, part), classes, size) for part in ('train', 'test'))
+    gen, held = torch.Generator().manual_seed(seed), torch.zeros(len(train), dtype=torch.bool)
+    for k in range(len(train.classes)):
+        its = (train.labels == k).nonzero()[:, 0]
+        if len(its) <= held_out:
+            raise ValueError(f'class {train.classes[k]!r} has {len(its)} images: cannot hold out '
+                             f'{held_out}')
+        held[its[torch.randperm(len(its), generator=gen)[:held_out]]] = True
+    return *(TensorImages(train.images[m], train.labels[m], train.classes)
+             for m in (~held, held)), test
+
+def _cifar100(root: str|Path, part: str):
+    import torchvision.datasets as sets
+    if (Path(root)/part).is_dir(): return sets.ImageFolder(Path(root)/part)
+    try: return sets.CIFAR100(root, train=part == 'train')
+    except RuntimeError as error:
+        raise ValueError(
+            f'no CIFAR-100 in {str(root)!r}: put images there (train/CLASS/*.png, '
+            f'test/CLASS/*.png), or run torchvision.datasets.CIFAR100({str(root)!r}, '
+            'download=True)') from error
+
+def _pictures(dataset, classes: list[str]|None, size: int) -> TensorImages:
+    kept = ClassSubset(dataset, classes or dataset.classes)
+    images = torch.stack([kept[i][0] for i in range(len(kept))])
+    if images.shape[2:] != (size, size):
+        small = F.interpolate(as_float(images), (size, size), mode='bilinear', antialias=True,
+                              align_corners=False)
+        images = (small * 255).round().to(torch.uint8)
+    return TensorImages(images, kept.labels, kept.classes)

@@ -5,23 +5,24 @@
 # %% auto #0
 __all__ = ['pseudo_labels', 'Projection', 'shares', 'over_teachers', 'ContrastiveAmalgamation']
 
-# %% ../nbs/10_objective.ipynb #957ae693
+# %% ../nbs/10_objective.ipynb #d8146c4e
 import torch
 from torch import Tensor, nn
 
 from .alignment import alignment_loss
 from .contrast import inter_model_loss, intra_model_loss
-from .soft_targets import mixture, mixture_loss, soft_target_loss
+from .soft_targets import mixture, mixture_loss, soft_target_loss, tempered
 from .teachers import LabelSpace, Output
 
-# %% ../nbs/10_objective.ipynb #3c20e444
+# %% ../nbs/10_objective.ipynb #804256b3
 def pseudo_labels(
     logits: list[Tensor],  # T of (B, C_t), the teachers'
     ownership: Tensor,     # (B, T)
     space: LabelSpace,
+    posterior: Tensor|None=None, # (B, C) a belief over the union; None: the mixture
 ) -> Tensor:               # (B,) int64, index into the union
-    "The most probable class of the teachers' mixture."
-    q_bc = mixture(logits, ownership, space.columns)
+    "The most probable class of a belief, or of the teachers' mixture."
+    q_bc = mixture(logits, ownership, space.columns) if posterior is None else posterior
     return (q_bc == q_bc.amax(1, keepdim=True)).int().argmax(1)
 
 # %% ../nbs/10_objective.ipynb #6558ca50
@@ -50,9 +51,10 @@ def over_teachers(
     "Sum over teachers, each with its share of the batch."
     return sum(share * loss for share, loss in zip(shares_bt.mean(0), losses))
 
-# %% ../nbs/10_objective.ipynb #c6d41e92
+# %% ../nbs/10_objective.ipynb #618370a4
 class ContrastiveAmalgamation(nn.Module):
     "The CKA objective: soft targets, contrast within and between models, alignment, by ownership."
+    takes_posterior = True
     def __init__(self,
         task: float=.1,         # weight of soft targets per task; the joint ones have weight 1
         intra: float=.1,        # weight of contrast within each model
@@ -87,20 +89,22 @@ class ContrastiveAmalgamation(nn.Module):
         teachers: list[Output],  # T of logits (B, C_t), features (B, D_t)
         ownership: Tensor,       # (B, T) in [0, 1]
         space: LabelSpace,
+        posterior: Tensor|None=None, # (B, C) belief over the union; None: the teachers' mixture
     ) -> dict[str, Tensor]:      # weighted parts by name: scalars; the loss is their sum
         logits, shares_bt = [t.logits for t in teachers], shares(ownership)
-        target_bc = mixture(logits, ownership, space.columns, self.temperature)
+        target_bc = (mixture(logits, ownership, space.columns, self.temperature)
+                     if posterior is None else tempered(posterior, self.temperature))
         parts = {'joint': mixture_loss(student.logits, target_bc, self.temperature)}
         if self.task:
             parts['task'] = self.task * over_teachers(
                 [soft_target_loss(student.logits[:, c], l, self.temperature, w)
                  for c, l, w in zip(space.columns, logits, shares_bt.T)], shares_bt)
-        return (parts | self._common_space(student, teachers, ownership, space) if self.embeds
-                else parts)
+        if not self.embeds: return parts
+        labels_b = pseudo_labels(logits, ownership, space, posterior)
+        return parts | self._common_space(student, teachers, ownership, labels_b)
 
-    def _common_space(self, student, teachers, ownership, space) -> dict[str, Tensor]:
+    def _common_space(self, student, teachers, ownership, labels_b) -> dict[str, Tensor]:
         tau, shares_bt = self.contrast_temperature, shares(ownership)
-        labels_b = pseudo_labels([t.logits for t in teachers], ownership, space)
         z_student = self.student_projection(student.features)
         z_teachers = [project(t.features) for project, t in zip(self.teacher_projections, teachers)]
         each = lambda loss: over_teachers([loss(z, a) for z, a in zip(z_teachers, ownership.T)],

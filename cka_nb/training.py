@@ -186,7 +186,7 @@ def check_folder(out: str|Path|None) -> None:
         raise ValueError(f'out {str(out)!r} cannot be made a folder ({error.strerror})') from error
     for p in made: p.rmdir()
 
-# %% ../nbs/12_training.ipynb #e9d6ccc8
+# %% ../nbs/12_training.ipynb #b582a23c
 def ask(
     teachers: list[Teacher],
     x: Tensor,        # (B, C, H, W) one view
@@ -200,34 +200,44 @@ def ask_all(
     images: Unlabelled,
     device,
     batch_size: int=64,
+    views: int=0,                # asked about beside the image as it is
+    augment: Callable|None=None, # makes them; None: the image as it is
+    seed: int=0,
 ) -> tuple[list[Tensor], list[Tensor]]: # T of (N, C_t), T of (N, D_t)
-    "Every teacher's answer to every image as it is; `ValueError` names one that is not finite."
+    "Every teacher's mean answer to every image; `ValueError` names one that is not finite."
     rows = []
     for start in progress(range(0, len(images), batch_size), 'asking the teachers'):
-        index = list(range(start, min(start + batch_size, len(images))))
-        answers = ask(teachers, images.batch(index).to(device), torch.tensor(index))
+        index_b = torch.arange(start, min(start + batch_size, len(images)))
+        asked = [ask(teachers, _view(images, index_b, seed, -v, augment if v else None).to(device),
+                     index_b) for v in range(1 + (views if augment else 0))]
+        answers = [Output(*(sum(parts) / len(parts) for parts in zip(*of_one)))
+                   for of_one in zip(*asked)]
         for t, (l, f) in zip(teachers, answers):
             fine = l.isfinite().all(1) & f.isfinite().all(1)
             if not fine.all():
                 raise ValueError(f'teacher {t.name!r} answers image '
-                                 f'{index[int(fine.int().argmin())]} with NaN or infinity')
+                                 f'{int(index_b[fine.int().argmin()])} with NaN or infinity')
         rows.append(answers)
     return tuple([torch.cat([r[t][k] for r in rows]) for t in range(len(teachers))] for k in (0, 1))
 
-# %% ../nbs/12_training.ipynb #060dc90e
-# ownership (N, T), widths of the features
-def _ownerships(teachers, images, ownership, device, batch_size) -> tuple[Tensor, list[int]]:
-    logits, features = ask_all(teachers, images, device, batch_size)
+# %% ../nbs/12_training.ipynb #77bbcd34
+# ownership (N, T), belief over the classes (N, C) if the estimator has one, else None
+def _beliefs(ownership, logits, features, space) -> tuple[Tensor, Tensor|None]:
     ownership.fit(logits, features)
     owned_nt = ownership(logits, features)
-    fits = owned_nt.shape == (len(images), len(teachers))
+    images, teachers = len(logits[0]), len(logits)
+    fits = owned_nt.shape == (images, teachers)
     if not fits or not bool(((owned_nt >= 0) & (owned_nt <= 1)).all()):
         raise ValueError(
-            f'ownership must be (images, teachers) = {(len(images), len(teachers))} in [0, 1], got '
+            f'ownership must be (images, teachers) = {(images, teachers)} in [0, 1], got '
             f'{tuple(owned_nt.shape)} from {owned_nt.min():.3g} to {owned_nt.max():.3g}')
-    return owned_nt.detach().to(device), [f.shape[1] for f in features]
+    if not hasattr(ownership, 'classes'): return owned_nt.detach(), None
+    its_place = {place: its for places, columns in zip(space.columns, ownership.columns)
+                 for place, its in zip(places, columns)}  # the student may order classes otherwise
+    posterior_nc = ownership.classes(logits, features)[:, [its_place[c] for c in sorted(its_place)]]
+    return owned_nt.detach(), posterior_nc.detach()
 
-# %% ../nbs/12_training.ipynb #30139e2b
+# %% ../nbs/12_training.ipynb #258bb85e
 def amalgamate(
     teachers: list[Teacher], # frozen; their label sets may overlap
     student: Student,        # trained in place, from the weights it comes with
@@ -241,6 +251,7 @@ def amalgamate(
     device: str|None=None,   # None: a GPU if there is one
     monitor: Dataset|None=None, # a labelled set to watch after each epoch; selects nothing
     ownership=None,          # has fit(logits, features) and a call; None: ClassConditionalOwnership
+    views: int=8,            # of each image over which answers are averaged for ownership
     lr: float=2e-3,          # highest learning rate of the cycle
     weight_decay: float=1e-2,
     augment: Callable|None=random_affine, # (images, random) -> images; None: images as they are
@@ -259,15 +270,21 @@ def amalgamate(
     student.tasks = space.tasks()
     with seeded(seed):
         ownership = ClassConditionalOwnership(space) if ownership is None else ownership
-        owned_nt, widths = _ownerships(teachers, images, ownership, engine.device, batch_size)
+        logits, features = ask_all(teachers, images, engine.device, batch_size, views, augment,
+                                   seed)
+        owned_nt, posterior_nc = _beliefs(ownership, logits, features, space)
         objective = ContrastiveAmalgamation() if objective is None else objective
-        if hasattr(objective, 'build'): objective.build(space, student.head.in_features, widths)
+        if hasattr(objective, 'build'):
+            objective.build(space, student.head.in_features, [f.shape[1] for f in features])
+        believes = posterior_nc is not None and getattr(objective, 'takes_posterior', False)
         trained = [m.to(engine.device).train()
                    for m in (student, objective) if isinstance(m, nn.Module)]
         def loss_parts(index_b, step):
-            x = _view(images, index_b, seed, step, augment).to(engine.device)
-            return objective(student(x), ask(teachers, x, index_b),
-                             owned_nt[index_b.to(engine.device)], space)
+            x, index_b = (v.to(engine.device)
+                          for v in (_view(images, index_b, seed, step, augment), index_b))
+            more = {'posterior': posterior_nc[index_b]} if believes else {}
+            return objective(student(x), ask(teachers, x, index_b), owned_nt[index_b], space,
+                             **more)
         history = _fit(engine, trained, loss_parts, images.visited, epochs, batch_size, lr,
                        weight_decay, 'amalgamation', lambda epoch: images.order(seed, epoch),
                        (lambda: {'monitor': evaluate(student, monitor)}) if monitor is not None
@@ -285,7 +302,8 @@ def amalgamate(
             augment=getattr(augment, '__name__', augment and type(augment).__name__),
             monitored=monitor is not None, classes=space.classes,
             backbone=student.architecture or type(student.backbone).__name__,
-            ownership=type(ownership).__name__, device=str(engine.device), versions=versions(),
+            ownership=type(ownership).__name__, views=views, device=str(engine.device),
+            versions=versions(),
             teachers=dict(zip(space.names, before)), student=fingerprint(student)))
     return history
 

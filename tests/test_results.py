@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cka_nb.experiments import MORE_OBJECTIVES, OBJECTIVES, SETTINGS, compare, stored_result
+from cka_nb.experiments import MORE_OBJECTIVES, NATURAL_SETTINGS, OBJECTIVES, SETTINGS
+from cka_nb.experiments import compare, stored_result
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 SHORT = {"T": "temperature"}
@@ -31,12 +32,17 @@ def test_the_demo_uses_the_best_trial_of_each_objective():
             assert in_use == value, f"{row} uses {name}={in_use}, its best trial had {value}"
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+EVERY = SETTINGS | NATURAL_SETTINGS
+
+
+@pytest.mark.parametrize("name", [n for n in EVERY if (RESULTS / f"{n}.json").is_file()])
 def test_a_result_follows_from_what_each_seed_got_right(name):
     result = stored_result(name)
-    assert result["about"] == SETTINGS[name].about and len(result["seeds"]) >= 5
+    assert result["about"] == EVERY[name].about
+    assert len(result["seeds"]) == len(result["rows"][0]["right"]) >= (5 if name in SETTINGS else 2)
     names = [row["name"] for row in result["rows"]]
-    assert set(names) >= {"concatenated", *OBJECTIVES, "labels"}
+    assert set(names) >= {"concatenated", "kd", "kd_owned", "cfl", "cka", "labels"}
+    assert name not in SETTINGS or set(names) >= set(OBJECTIVES)
     for row in result["rows"]:
         joint, seeds = row["joint"], [seed.count("1") / len(seed) for seed in row["right"]]
         assert joint["per_seed"] == pytest.approx(seeds, abs=1e-12)
@@ -46,3 +52,18 @@ def test_a_result_follows_from_what_each_seed_got_right(name):
         again = compare(result["rows"], pair["ours"], pair["theirs"])
         assert again["interval"] == pytest.approx(pair["interval"], abs=1e-12)
         assert again["won"] == pair["won"]
+
+
+def test_every_setting_of_the_digits_and_every_table_has_a_result():
+    there = {path.stem for path in RESULTS.glob("*.json")}
+    assert there >= {*SETTINGS, "cifar20_exploration", "ownership", "ablation", "cost"}
+
+
+def test_the_ownership_table_is_whole():
+    table = json.loads((RESULTS / "ownership.json").read_text())
+    for setting in table["settings"].values():
+        assert set(setting["rows"]) == {
+            f"{name} | {views} | {situation}" for name in table["estimators"]
+            for views in (1, 9) for situation in ("all", "skewed")}
+        for row in setting["rows"].values():
+            assert all(0 <= value <= 1 for value in row.values())

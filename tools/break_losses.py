@@ -146,7 +146,11 @@ BREAKAGES = r"""
     + relational_loss(z_student, z_teacher, temperature, weight)) / 2 ==> )
 09_ownership
   sign: energy turned
-    logits.float().logsumexp(1) ==> -logits.float().logsumexp(1)
+    return centred(logits).logsumexp(1) ==> return -centred(logits).logsumexp(1)
+  other: centred: the constant left in
+    - logits.float().mean(1, keepdim=True) ==> - 0 * logits.float().mean(1, keepdim=True)
+  sign: balancing: frequent classes made more frequent
+    goal_c = -strength ==> goal_c = strength
   other: two_heaps: share of the heaps ignored
     (share / (1 - share)).log() - ( ==> -(
   sign: two_heaps: heaps swapped
@@ -158,7 +162,11 @@ BREAKAGES = r"""
   one model: ClassConditionalOwnership: the first teacher's features only
     enumerate(features)], 1) ==> enumerate(features[:1])], 1)
   other: ClassConditionalOwnership: features ignored
-    + log_p_bc / 2 ==> + log_p_bc * 0
+    state) + self.weight * ==> state) + 0 *
+  other: ClassConditionalOwnership: scales of the teachers ignored
+    2 * centred(l) / s ==> 2 * centred(l) + 0 * s
+  other: ClassConditionalOwnership: belief not the root
+    (score_bc / 2).softmax(1) ==> score_bc.softmax(1)
   sign: ClassConditionalOwnership: distance added
     log_share_c - far_bc ==> log_share_c + far_bc
   mean: ClassConditionalOwnership: mean over classes
@@ -171,7 +179,11 @@ BREAKAGES = r"""
   weights: over_teachers: shares ignored
     share * loss for ==> loss for
   weights: joint: ownership ignored
-    target_bc = mixture(logits, ownership, ==> target_bc = mixture(logits, ownership * 0 + 1,
+    target_bc = (mixture(logits, ownership, ==> target_bc = (mixture(logits, ownership * 0 + 1,
+  other: joint: belief ignored
+    if posterior is None else tempered(posterior ==> if True else tempered(posterior
+  other: pseudo_labels: belief ignored
+    if posterior is None else posterior ==> if True else posterior
   itself: task: the student compared with itself
     [:, c], l, self.temperature ==> [:, c], student.logits[:, c], self.temperature
   weights: task: ownership ignored
@@ -232,7 +244,13 @@ BREAKAGES = r"""
   other: amalgamate: order not seeded
     images.order(seed, epoch),\n ==> images.order(time.time_ns() % 10**6, epoch),\n
   other: amalgamate: ownership not that of the image
-    owned_nt[index_b.to(engine.device)] ==> owned_nt[:len(index_b)]
+    owned_nt[index_b], space ==> owned_nt[:len(index_b)], space
+  other: amalgamate: belief not that of the image
+    posterior_nc[index_b] ==> posterior_nc[:len(index_b)]
+  other: ask_all: the image as it is only
+    views if augment else 0 ==> 0 if augment else 0
+  other: amalgamate: the student's order of classes ignored
+    [its_place[c] for c in sorted(its_place)] ==> list(range(len(its_place)))
   other: amalgamate: projections not trained
     for m in (student, objective) if ==> for m in (student,) if
   other: amalgamate: student left in train mode

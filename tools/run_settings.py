@@ -1,33 +1,48 @@
-"""Run settings of the chapter Experiments and write results/NAME.json from all their seeds.
+"""Run a setting of the chapter Experiments and write results/NAME.json from the seeds it has.
 
-usage: python tools/run_settings.py NAME [SEED ...]      (default: seeds 0 to 4)
+usage: python tools/run_settings.py NAME [SEED ...]      (default: all the setting's seeds)
 
 Each (setting, seed) keeps its rows in runs/settings/NAME/SEED.json and goes on where it stopped;
-two seeds may run at once, in two processes. The result is written when seeds 0 to 4 are there.
+two seeds may run at once, in two processes. The result says which seeds it is made of.
+Natural images are read from data/cifar100 (the chapter Data says how they get there).
 """
 
 import json
 import sys
 from pathlib import Path
 
-from cka_nb.core import write_json
-from cka_nb.experiments import MORE_OBJECTIVES, OBJECTIVES, SETTINGS, report, result_of, run_seed
+import torch
 
-SEEDS = range(5)
+from cka_nb.core import write_json
+from cka_nb.experiments import LARGE_SETTINGS, MORE_OBJECTIVES, NATURAL_SETTINGS, OBJECTIVES
+from cka_nb.experiments import SETTINGS, report, result_of, run_seed
+
+
+def rows_of(setting):
+    taught = [c for _, classes in setting.teachers.values() for c in classes]
+    overlap = len(taught) > len(set(taught))
+    more = MORE_OBJECTIVES if overlap else {"cfl_owned": MORE_OBJECTIVES["cfl_owned"]}
+    return OBJECTIVES | more
 
 
 def main(name, *seeds):
-    folder, setting = Path("runs/settings", name), SETTINGS[name]
-    for seed in map(int, seeds or SEEDS):
-        run_seed(setting, seed, OBJECTIVES | MORE_OBJECTIVES, path=folder / f"{seed}.json")
+    setting = (SETTINGS | NATURAL_SETTINGS | LARGE_SETTINGS)[name]
+    folder = Path("runs/settings", name)
+    for seed in map(int, seeds or range(setting.seeds)):
+        run_seed(setting, seed, rows_of(setting), path=folder / f"{seed}.json")
         print(name, seed, flush=True)
-    paths = [folder / f"{seed}.json" for seed in SEEDS]
-    per_seed = [json.loads(path.read_text())["rows"] for path in paths if path.is_file()]
-    if len(per_seed) == len(SEEDS) and all("labels" in rows for rows in per_seed):
-        result = result_of(setting, per_seed, list(SEEDS), device="cpu",
-                           command=f"python tools/run_settings.py {name}")
-        write_json(f"results/{name}.json", result)
-        print(report(result))
+    whole = {seed: rows for seed in range(setting.seeds) if (rows := kept(folder, seed))}
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    result = result_of(setting, list(whole.values()), list(whole), device=device,
+                       command=f"python tools/run_settings.py {name}")
+    write_json(f"results/{name}.json", result)
+    print(report(result))
+
+
+def kept(folder, seed):
+    path = folder / f"{seed}.json"
+    rows = json.loads(path.read_text())["rows"] if path.is_file() else {}
+    return rows if "labels" in rows else None
 
 
 if __name__ == "__main__":

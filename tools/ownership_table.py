@@ -1,0 +1,185 @@
+"""Ownership estimators as detectors, on training images whose labels only judge: results/ownership.json.
+
+usage: python tools/ownership_table.py [SETTING ...]     (default: every setting of TABLE)
+
+A table per setting: how often the right owner has the highest ownership, AUROC of own against
+foreign images (mean over teachers), calibration of the ownership, and, where an estimator believes
+in classes, how often the right class is first. Rows that are there already are kept. Students: what
+`kd_owned` makes of an ownership, judged on held-out digits.
+"""
+
+import json
+import statistics
+import sys
+from pathlib import Path
+
+import torch
+from sklearn.metrics import roc_auc_score
+
+from cka_nb.baselines import owned_distillation
+from cka_nb.core import unit_rows, versions, write_json
+from cka_nb.data import Unlabelled
+from cka_nb.evaluation import calibration_error, evaluate
+from cka_nb.experiments import NATURAL_SETTINGS, SETTINGS, make_student, make_teachers
+from cka_nb.ownership import ClassConditionalOwnership, EnergyOwnership, balancing, energy
+from cka_nb.soft_targets import concatenated
+from cka_nb.teachers import LabelSpace
+from cka_nb.training import amalgamate, ask_all
+
+OUT = Path("results/ownership.json")
+TABLE = {name: range(2) for name in ("digits", "digits_four", "digits_overlap",
+                                     "digits_unbalanced")} | {"cifar20": range(2)}
+STUDENTS = ()
+
+
+def standardised(scores):
+    return torch.sigmoid((scores - scores.mean(0)) / scores.std(0))
+
+
+class Score:
+    "An estimator made of one function of logits and features, fitted on what it is called with."
+
+    def __init__(self, score):
+        self.score = score
+
+    def fit(self, logits, features):
+        return {}
+
+    def __call__(self, logits, features):
+        return self.score(logits, features)
+
+
+def owners(belief, space):
+    return torch.stack([belief[:, c].sum(1) for c in space.columns], 1).clamp(0, 1)
+
+
+def confidence(logits, features):
+    return standardised(torch.stack([x.softmax(1).amax(1) for x in logits], 1))
+
+
+def standard_energy(logits, features):
+    return standardised(torch.stack([energy(x) for x in logits], 1))
+
+
+def distance(logits, features):
+    near = []
+    for x, f in zip(logits, features):
+        said, z = x.argmax(1), unit_rows(f - f.mean(0))
+        means = torch.stack([z[said == c].mean(0) if (said == c).any() else z.mean(0) * 0 + 9
+                             for c in range(x.shape[1])])
+        near.append(-torch.cdist(z, means).amin(1))
+    return standardised(torch.stack(near, 1))
+
+
+def neighbours(belief, features, count=20):
+    z = unit_rows(torch.cat([unit_rows(f - f.mean(0)) for f in features], 1))
+    rows = []
+    for part in z.split(1000):
+        nearest = (part @ z.T).topk(count + 1, 1).indices[:, 1:]
+        rows.append(belief[nearest].mean(1))
+    return torch.cat(rows)
+
+
+
+
+
+def estimators(space):
+    "name -> (what it is, a fresh estimator)"
+    def plain(logits, features):
+        return owners(concatenated(logits, space.columns), space)
+
+    def smooth(logits, features):
+        return owners(neighbours(concatenated(logits, space.columns), features), space)
+
+    def balanced(logits, features):
+        score = concatenated(logits, space.columns).clamp_min(1e-8).log()
+        return owners((score + balancing(score, 1e3)).softmax(1), space)
+
+    return {
+        "confidence": ("largest softmax, standardised per teacher", Score(confidence)),
+        "energy, standardised": ("energy, standardised per teacher", Score(standard_energy)),
+        "distance": ("distance of features to the nearest class mean, standardised",
+                     Score(distance)),
+        "energy, two heaps": ("upper of two heaps of energies", EnergyOwnership()),
+        "one softmax": ("share of one softmax over all logits (raw energies)", Score(plain)),
+        "neighbours": ("one softmax, averaged over 20 nearest neighbours", Score(smooth)),
+        "balanced": ("one softmax, all classes forced to equal frequency", Score(balanced)),
+        "class-conditional": ("the default: softmax, heaps, Gaussians, half a balance",
+                              ClassConditionalOwnership(space)),
+        "class-conditional, balanced": ("the default with equal frequencies",
+                                        ClassConditionalOwnership(space, balance=1e3)),
+    }
+
+
+def judge(owned, truth):
+    "owned (N, T), truth (N, T) 0/1: who knows the true class"
+    first = owned.argmax(1, keepdim=True)
+    taught = range(truth.shape[1])
+    auroc = [roc_auc_score(truth[:, t].numpy(), owned[:, t].numpy()) for t in taught]
+    right = truth.gather(1, first).mean().item()
+    flat, said = truth.flatten().long(), owned.flatten()
+    ece = calibration_error(torch.stack([1 - said, said], 1), flat)
+    return {"owner": right, "auroc": statistics.mean(auroc), "calibration": ece}
+
+
+def situations(labels, classes):
+    "all images, and three quarters of the images of the second half of the classes removed"
+    yield "all", torch.ones(len(labels), dtype=torch.bool)
+    drawn = torch.rand(len(labels), generator=torch.Generator().manual_seed(0)) < 0.25
+    yield "skewed", (labels < classes // 2) | drawn
+
+
+def one_seed(setting, seed, students):
+    train, held_out, _ = setting.data(seed)
+    teachers = make_teachers(setting, train, seed)
+    space = LabelSpace(teachers)
+    place = torch.tensor([space.classes.index(c) for c in train.classes])
+    knows = torch.zeros(len(space.classes), len(teachers))
+    for t, columns in enumerate(space.columns):
+        knows[columns, t] = 1
+    rows, images = {}, Unlabelled(train.images)
+    for views in (0, 8):
+        logits, features = ask_all(teachers, images, "cpu", 256, views, setting.augment, seed)
+        for situation, kept in situations(train.labels, len(train.classes)):
+            labels = place[train.labels[kept]]
+            said = [x[kept] for x in logits], [f[kept] for f in features]
+            for name, (_, estimator) in estimators(space).items():
+                estimator.fit(*said)
+                row = judge(estimator(*said), knows[labels])
+                if hasattr(estimator, "classes"):
+                    row["class"] = (estimator.classes(*said).argmax(1) == labels).float()
+                    row["class"] = row["class"].mean().item()
+                rows[f"{name} | {views + 1} | {situation}"] = row
+    for name, (_, estimator) in estimators(space).items() if students else ():
+        student = make_student(setting, space, train.images, seed)
+        amalgamate(teachers, student, train.images, owned_distillation(), epochs=setting.epochs,
+                   seed=seed, ownership=estimator, augment=setting.augment)
+        rows[f"{name} | 9 | all"]["student"] = evaluate(student, held_out)["joint"]
+    return rows
+
+
+def main(*names):
+    kept = json.loads(OUT.read_text())["settings"] if OUT.is_file() else {}
+    for name in names or TABLE:
+        setting, per_seed = (SETTINGS | NATURAL_SETTINGS)[name], []
+        for seed in TABLE[name]:
+            per_seed.append(one_seed(setting, seed, name in STUDENTS))
+            print(name, seed, flush=True)
+        kept[name] = {"about": setting.about, "seeds": list(TABLE[name]), "rows": {
+            row: {k: statistics.mean(s[row][k] for s in per_seed) for k in per_seed[0][row]}
+            for row in per_seed[0]}}
+        about = {n: a for n, (a, _) in estimators(LabelSpace([_Union()])).items()}
+        write_json(OUT, {
+            "what": "ownership estimators on training images (labels only judge); students: joint "
+                    "accuracy of kd_owned on held-out images, nine views",
+            "rows are": "estimator | views averaged | situation", "estimators": about,
+            "command": "python tools/ownership_table.py", "versions": versions(),
+            "settings": kept})
+
+
+class _Union:
+    name, classes, named = "any", ["0", "1"], True
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
