@@ -30,7 +30,7 @@ from .student import Student
 from .teachers import LabelSpace, Teacher
 from .training import amalgamate, train_teacher
 
-# %% ../nbs/14_experiments.ipynb #7c18d219
+# %% ../nbs/14_experiments.ipynb #6124d03e
 @dataclass(frozen=True)
 class Setting:
     "What is fixed before any objective is tried."
@@ -39,7 +39,7 @@ class Setting:
     teachers: dict      # name -> (backbone, the class names it was taught)
     student: str='resnet_small' # its backbone
     width: int=16       # of the student
-    teacher_width: int=16
+    teacher_width: int=16 # of every teacher
     epochs: int=30      # of every teacher and student
     batch_size: int=64  # likewise
     seeds: int=5        # how many a result is made of
