@@ -49,25 +49,33 @@ def owned_distillation(
     return ContrastiveAmalgamation(task=task, intra=0., inter=0., alignment=0.,
                                    temperature=temperature)
 
-# %% ../nbs/13_baselines.ipynb #aa80608a
+# %% ../nbs/13_baselines.ipynb #36759c7b
 def unified(
     logits: list[Tensor],      # T of (B, C_t)
     columns: list[list[int]],  # T lists: places of the teacher's classes in the union
     temperature: float=1.,     # of each teacher's softmax
-    rounds: int=50,            # of the update
+    rounds: int=20,            # steps of Newton's method
 ) -> Tensor:                   # (B, C) probabilities over the union
     "The answer over the union that best explains every teacher's ratios (UHC, our solver)."
-    p_tbc = [(l.detach().float() / temperature).softmax(1) for l in logits]
+    p_tbc = [(l.detach().double() / temperature).softmax(1) for l in logits]
     classes = 1 + max(max(places) for places in columns)
-    q_bc = p_tbc[0].new_full((len(p_tbc[0]), classes), 1 / classes)
+    said_bc = p_tbc[0].new_zeros(len(p_tbc[0]), classes)
+    knows_tc = said_bc.new_zeros(len(columns), classes)
+    for p_bc, knows_c, places in zip(p_tbc, knows_tc, columns):
+        said_bc[:, places] += p_bc
+        knows_c[places] = 1
+    w_bt = -knows_tc.sum(1).log().expand(len(said_bc), -1) # all classes alike
+    ridge_tt = 1e-9 * torch.eye(len(columns), dtype=torch.float64, device=w_bt.device)
     for _ in range(rounds):
-        said_bc, claims_bc = torch.zeros_like(q_bc), torch.zeros_like(q_bc)
-        for p_bc, places in zip(p_tbc, columns):
-            said_bc[:, places] += p_bc
-            claims_bc[:, places] += 1 / q_bc[:, places].sum(1, keepdim=True).clamp_min(1e-12)
-        q_bc = said_bc / claims_bc.clamp_min(1e-12)
-        q_bc = q_bc / q_bc.sum(1, keepdim=True)
-    return q_bc
+        share_btc = knows_tc * w_bt.exp()[:, :, None]
+        share_btc = share_btc / share_btc.sum(1, keepdim=True)
+        claim_btc = said_bc[:, None] * share_btc
+        claim_bt = claim_btc.sum(2)
+        curvature_btt = claim_bt.diag_embed() - claim_btc @ share_btc.mT
+        step_bt = torch.linalg.solve(curvature_btt + ridge_tt, 1 - claim_bt)
+        w_bt = w_bt + step_bt.clamp(-2, 2)
+    q_bc = said_bc / (w_bt.exp() @ knows_tc)
+    return (q_bc / q_bc.sum(1, keepdim=True)).float()
 
 def unified_distillation(
     student: Output,        # logits (B, C) over the union

@@ -26,19 +26,19 @@ def centred(
     "Logits without the constant that no softmax sees."
     return logits.float() - logits.float().mean(1, keepdim=True)
 
-# %% ../nbs/09_ownership.ipynb #1d9e549d
+# %% ../nbs/09_ownership.ipynb #ca767430
 def two_heaps(
     score: Tensor, # (N,) one teacher's scores over the unlabelled set
     rounds: int=50,
 ) -> Tensor:       # (2,) slope and offset: P(upper heap | score) = sigmoid(slope * score + offset)
     "Fit two Gaussians of one variance by expectation-maximisation, started at the median."
-    score = score.double()
+    score = _fenced(score.cpu().double())
     centre, scale = score.mean(), score.std(correction=0)
     # no difference, no opinion
     if not scale > 0:
         return torch.stack([torch.zeros_like(centre), torch.zeros_like(centre)]).float()
     v = (score - centre) / scale
-    upper = (v > v.median()).double()
+    upper = (v > v.median() if (v > v.median()).any() else v >= v.median()).double()
     for _ in range(rounds):
         share = upper.mean().clamp(.02, .98)
         high = (upper * v).sum() / upper.sum().clamp_min(1e-9)
@@ -48,6 +48,12 @@ def two_heaps(
         offset = (share / (1 - share)).log() - (high**2 - low**2) / (2 * variance)
         upper = torch.sigmoid(slope * v + offset)
     return torch.stack([slope / scale, offset - slope * centre / scale]).float()
+
+# a few strange images do not move the heaps: nothing lies further out than eight quartile ranges
+def _fenced(score: Tensor) -> Tensor: # (N,)
+    low, high = (score.kthvalue(max(1, round(part * len(score))))[0] for part in (.25, .75))
+    reach = 8 * (high - low)
+    return score.clamp(low - reach, high + reach) if reach > 0 else score
 
 # %% ../nbs/09_ownership.ipynb #3c3f227d
 class EnergyOwnership:
@@ -90,7 +96,7 @@ def balancing(
         bias_c = bias_c + (goal_c - bias_c) / (2 * (1 + strength))
     return bias_c
 
-# %% ../nbs/09_ownership.ipynb #ee4cdf58
+# %% ../nbs/09_ownership.ipynb #57b15780
 class ClassConditionalOwnership:
     "A Gaussian per class over all features beside what the logits say (our reading). Closed world."
     def __init__(self,
@@ -101,6 +107,9 @@ class ClassConditionalOwnership:
         shrinkage: float=.1, # of the covariance, towards its mean variance
         directions: int=256, # at most this many principal directions of the features are used
     ):
+        if rounds < 1: raise ValueError(f'rounds must be at least 1, got {rounds}')
+        for name, value in (('weight', weight), ('balance', balance), ('shrinkage', shrinkage)):
+            if not value >= 0: raise ValueError(f'{name} must not be negative, got {value}')
         self.columns = space.columns
         self.rounds = rounds
         self.weight = weight
@@ -115,7 +124,7 @@ class ClassConditionalOwnership:
     ) -> dict[str, Tensor]:     # the state: plain tensors
         "Fit a Gaussian per class of the union to all teachers' features."
         state = EnergyOwnership().fit(logits)
-        state['scale'] = torch.stack([centred(l).square().mean().sqrt() for l in logits])
+        state['scale'] = torch.stack([_scale(l) for l in logits])
         state |= {f'centre{t}': f.float().mean(0) for t, f in enumerate(features)}
         z_nd = self._embed(features, state)
         state['directions'] = _principal(z_nd, self.directions)
@@ -146,7 +155,7 @@ class ClassConditionalOwnership:
         scatter_dd = (z_nd.T @ z_nd - (mean_cd.T * count_c) @ mean_cd) / len(z_nd)
         level = scatter_dd.diagonal().mean().clamp_min(1e-9)
         shrunk_dd = ((1 - self.shrinkage) * scatter_dd
-                     + self.shrinkage * level * torch.eye(len(scatter_dd), device=z_nd.device))
+                     + self.shrinkage * level * torch.eye(len(scatter_dd)).to(z_nd))
         state |= {'mean': mean_cd, 'precision': torch.linalg.inv(shrunk_dd),
                   'log_share': (count_c / count_c.sum()).log()}
 
@@ -157,7 +166,7 @@ class ClassConditionalOwnership:
                   - 2 * z_bd @ precision_dd @ mean_cd.T + (mean_cd @ precision_dd * mean_cd).sum(1))
         return (log_share_c - far_bc / 2).log_softmax(1)
 
-    def classes(self,
+    def posterior(self,
         logits: list[Tensor],   # T of (B, C_t)
         features: list[Tensor], # T of (B, D_t)
     ) -> Tensor:                # (B, C)
@@ -173,9 +182,14 @@ class ClassConditionalOwnership:
         features: list[Tensor], # T of (B, D_t)
     ) -> Tensor:                # (B, T) in [0, 1]
         "The posterior of each teacher's classes, added up."
-        r_bc = self.classes(logits, features)
+        r_bc = self.posterior(logits, features)
         return torch.stack([r_bc[:, places].sum(1) for places in self.columns], 1).clamp(0, 1)
 
+# the root mean square of a teacher's centred logits, of all rows but those ten times the usual one
+def _scale(logits: Tensor) -> Tensor: # scalar
+    size_n = centred(logits).square().mean(1).sqrt()
+    return centred(logits)[size_n <= 10 * size_n.median()].square().mean().sqrt()
+
 def _principal(z_nd: Tensor, most: int) -> Tensor: # (D, K) orthonormal columns
-    if z_nd.shape[1] <= most: return torch.eye(z_nd.shape[1], device=z_nd.device)
+    if z_nd.shape[1] <= most: return torch.eye(z_nd.shape[1]).to(z_nd)
     with seeded(0): return torch.pca_lowrank(z_nd, q=min(most, len(z_nd)), center=False)[2]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cka_nb.experiments import MORE_OBJECTIVES, NATURAL_SETTINGS, OBJECTIVES, SETTINGS
-from cka_nb.experiments import compare, stored_result
+from cka_nb.experiments import MORE_OBJECTIVES, NATURAL_OBJECTIVES, NATURAL_SETTINGS, OBJECTIVES
+from cka_nb.experiments import SETTINGS, compare, stored_result
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 SHORT = {"T": "temperature"}
@@ -21,14 +21,16 @@ def settings(trial):
     return row, {SHORT.get(name, name): float(value) for name, value in items}
 
 
-def test_the_demo_uses_the_best_trial_of_each_objective():
-    trials = json.loads((RESULTS / "digits_tuning.json").read_text())["trials"]
-    for row, make in (OBJECTIVES | MORE_OBJECTIVES).items():
+@pytest.mark.parametrize("family, rows, equal", [
+    ("digits", OBJECTIVES | MORE_OBJECTIVES, 6), ("natural", NATURAL_OBJECTIVES, 3)])
+def test_each_objective_is_used_as_its_best_trial_says(family, rows, equal):
+    trials = json.loads((RESULTS / f"{family}_tuning.json").read_text())["trials"]
+    for row, make in rows.items():
         its = {name: t["mean"] for name, t in trials.items() if settings(name)[0] == row}
-        assert len(its) == 6, "the same number of trials for every objective"
+        assert len(its) == equal, "the same number of trials for every objective"
         chosen = make()
         for name, value in settings(max(its, key=its.get))[1].items():
-            in_use = chosen.keywords[name] if isinstance(chosen, partial) else getattr(chosen, name)
+            in_use = (chosen.keywords if isinstance(chosen, partial) else vars(chosen))[name]
             assert in_use == value, f"{row} uses {name}={in_use}, its best trial had {value}"
 
 

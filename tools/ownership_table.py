@@ -146,8 +146,8 @@ def one_seed(setting, seed, students):
             for name, (_, estimator) in estimators(space).items():
                 estimator.fit(*said)
                 row = judge(estimator(*said), knows[labels])
-                if hasattr(estimator, "classes"):
-                    row["class"] = (estimator.classes(*said).argmax(1) == labels).float()
+                if hasattr(estimator, "posterior"):
+                    row["class"] = (estimator.posterior(*said).argmax(1) == labels).float()
                     row["class"] = row["class"].mean().item()
                 rows[f"{name} | {views + 1} | {situation}"] = row
     for name, (_, estimator) in estimators(space).items() if students else ():

@@ -14,24 +14,29 @@ from pathlib import Path
 import torch
 
 from cka_nb.core import write_json
-from cka_nb.experiments import LARGE_SETTINGS, MORE_OBJECTIVES, NATURAL_SETTINGS, OBJECTIVES
-from cka_nb.experiments import SETTINGS, report, result_of, run_seed
+from cka_nb.experiments import LARGE_SETTINGS, MORE_OBJECTIVES, NATURAL_OBJECTIVES
+from cka_nb.experiments import NATURAL_SETTINGS, OBJECTIVES, SETTINGS, report, result_of, run_seed
 
 
-def rows_of(setting):
+def rows_of(name, setting):
+    rows = dict(OBJECTIVES | MORE_OBJECTIVES if name in SETTINGS else NATURAL_OBJECTIVES)
     taught = [c for _, classes in setting.teachers.values() for c in classes]
-    overlap = len(taught) > len(set(taught))
-    more = MORE_OBJECTIVES if overlap else {"cfl_owned": MORE_OBJECTIVES["cfl_owned"]}
-    return OBJECTIVES | more
+    if len(taught) == len(set(taught)):
+        del rows["uhc"]  # it unifies what label sets share
+    return rows
 
 
 def main(name, *seeds):
     setting = (SETTINGS | NATURAL_SETTINGS | LARGE_SETTINGS)[name]
     folder = Path("runs/settings", name)
     for seed in map(int, seeds or range(setting.seeds)):
-        run_seed(setting, seed, rows_of(setting), path=folder / f"{seed}.json")
+        run_seed(setting, seed, rows_of(name, setting), path=folder / f"{seed}.json")
         print(name, seed, flush=True)
-    whole = {seed: rows for seed in range(setting.seeds) if (rows := kept(folder, seed))}
+    wanted = [f"teacher:{t}" for t in setting.teachers]
+    wanted += ["concatenated", *rows_of(name, setting), "labels"]
+    whole = {seed: rows for seed in range(setting.seeds) if (rows := kept(folder, seed, wanted))}
+    if not whole:
+        return print("no seed has all rows: no result written")
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     result = result_of(setting, list(whole.values()), list(whole), device=device,
                        command=f"python tools/run_settings.py {name}")
@@ -39,10 +44,11 @@ def main(name, *seeds):
     print(report(result))
 
 
-def kept(folder, seed):
+def kept(folder, seed, wanted):
+    """The seed's rows in this order, or None if one is missing."""
     path = folder / f"{seed}.json"
     rows = json.loads(path.read_text())["rows"] if path.is_file() else {}
-    return rows if "labels" in rows else None
+    return {name: rows[name] for name in wanted} if rows.keys() >= {*wanted} else None
 
 
 if __name__ == "__main__":
