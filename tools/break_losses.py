@@ -145,6 +145,12 @@ BREAKAGES = r"""
   other: alignment: pointwise half only
     + relational_loss(z_student, z_teacher, temperature, weight)) / 2 ==> )
 09_ownership
+  other: two_heaps: strange scores kept
+    return score.clamp(low - reach, high + reach) if reach > 0 else score ==> return score
+  other: two_heaps: no start where most scores are alike
+    (v > v.median() if (v > v.median()).any() else v >= v.median()) ==> (v > v.median())
+  other: ClassConditionalOwnership: strange logits in the scale
+    [size_n <= 10 * size_n.median()] ==> [size_n >= 0]
   sign: energy turned
     return centred(logits).logsumexp(1) ==> return -centred(logits).logsumexp(1)
   other: centred: the constant left in
@@ -231,6 +237,10 @@ BREAKAGES = r"""
   itself: separation: every class with itself too
     1 - cosine_cc[off] ==> 1 - cosine_cc
 12_training
+  other: ask_all: averaged in half precision
+    sum(p.float() for p in parts) ==> sum(p for p in parts)
+  other: amalgamate: a posterior that does not sum to 1
+    ((posterior_nc.sum(1) - 1).abs() < 1e-3) ==> ((posterior_nc.sum(1) - 1).abs() < 1e9)
   sign: loop: loss maximised
     engine.backward(loss) ==> engine.backward(-loss)
   other: loop: schedule ignored
