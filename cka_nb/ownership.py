@@ -26,17 +26,17 @@ def centred(
     "Logits without the constant that no softmax sees."
     return logits.float() - logits.float().mean(1, keepdim=True)
 
-# %% ../nbs/09_ownership.ipynb #ca767430
+# %% ../nbs/09_ownership.ipynb #c7426eb3
 def two_heaps(
     score: Tensor, # (N,) one teacher's scores over the unlabelled set
     rounds: int=50,
-) -> Tensor:       # (2,) slope and offset: P(upper heap | score) = sigmoid(slope * score + offset)
-    "Fit two Gaussians of one variance by expectation-maximisation, started at the median."
+) -> Tensor:       # (3,) slope, offset: P(upper | score) = sigmoid(slope * score + offset); gain
+    "Two Gaussians of one variance, by expectation-maximisation; gain: nats per image over one."
     score = _fenced(score.cpu().double())
     centre, scale = score.mean(), score.std(correction=0)
     # no difference, no opinion
     if not scale > 0:
-        return torch.stack([torch.zeros_like(centre), torch.zeros_like(centre)]).float()
+        return torch.zeros(3, device=score.device)
     v = (score - centre) / scale
     upper = (v > v.median() if (v > v.median()).any() else v >= v.median()).double()
     for _ in range(rounds):
@@ -47,7 +47,9 @@ def two_heaps(
         slope = (high - low) / variance
         offset = (share / (1 - share)).log() - (high**2 - low**2) / (2 * variance)
         upper = torch.sigmoid(slope * v + offset)
-    return torch.stack([slope / scale, offset - slope * centre / scale]).float()
+    likely = lambda at, part: part.log() - ((v - at)**2 / variance + variance.log()) / 2
+    gain = (torch.logaddexp(likely(high, share), likely(low, 1 - share)) + v**2 / 2).mean()
+    return torch.stack([slope / scale, offset - slope * centre / scale, gain]).float()
 
 # a few strange images do not move the heaps: nothing lies further out than eight quartile ranges
 def _fenced(score: Tensor) -> Tensor: # (N,)
@@ -55,7 +57,7 @@ def _fenced(score: Tensor) -> Tensor: # (N,)
     reach = 8 * (high - low)
     return score.clamp(low - reach, high + reach) if reach > 0 else score
 
-# %% ../nbs/09_ownership.ipynb #3c3f227d
+# %% ../nbs/09_ownership.ipynb #f7b15432
 class EnergyOwnership:
     "Each energy as a probability: the upper of two heaps over the unlabelled set. No closed world."
     def __init__(self): self.state = None
@@ -73,7 +75,7 @@ class EnergyOwnership:
         features: list[Tensor]=None, # not used
     ) -> Tensor:                     # (B, T) in [0, 1]
         "The probability of each teacher's upper heap."
-        slope, offset = _fitted(self.state)['heaps'].to(logits[0].device).unbind(1)
+        slope, offset, _ = _fitted(self.state)['heaps'].to(logits[0].device).unbind(1)
         return torch.sigmoid(slope * torch.stack([energy(l) for l in logits], 1) + offset)
 
 def _fitted(state: dict|None) -> dict:
@@ -96,13 +98,13 @@ def balancing(
         bias_c = bias_c + (goal_c - bias_c) / (2 * (1 + strength))
     return bias_c
 
-# %% ../nbs/09_ownership.ipynb #57b15780
+# %% ../nbs/09_ownership.ipynb #5cd50bc9
 class ClassConditionalOwnership:
     "A Gaussian per class over all features beside what the logits say (our reading). Closed world."
     def __init__(self,
         space: LabelSpace,   # whose columns say which classes each teacher knows
         rounds: int=3,       # of re-estimation
-        weight: float=.25,   # of the Gaussians, beside 1 of the concatenation and 1/2 of the heaps
+        weight: float=.25,   # of the Gaussians, beside 1 of the concatenation and at most 1 of the heaps
         balance: float=.5,   # 0: classes may be as frequent as they seem; large: equally frequent
         shrinkage: float=.1, # of the covariance, towards its mean variance
         directions: int=256, # at most this many principal directions of the features are used
@@ -137,13 +139,14 @@ class ClassConditionalOwnership:
         self.state = state | {'bias': balancing(score_nc, self.balance)}
         return self.state
 
-    def _start(self, logits, state) -> Tensor: # (B, C) log of concatenation times root of mixture
+    def _start(self, logits, state) -> Tensor: # (B, C) log of concatenation times power of mixture
         heaps = EnergyOwnership(); heaps.state = state
+        power = (4 * state['heaps'][:, 2].max()).pow(4).clamp(max=1).to(logits[0].device)
         log = lambda p_bc: p_bc.clamp_min(1e-8).log()
         alike = [2 * centred(l) / s.to(l.device).clamp_min(1e-9)
                  for l, s in zip(logits, state['scale'])]
         return (log(concatenated(alike, self.columns))
-                + log(mixture(logits, heaps(logits), self.columns)) / 2)
+                + power * log(mixture(logits, heaps(logits), self.columns)))
 
     def _embed(self, features, state) -> Tensor: # (B, sum of D_t)
         return torch.cat([unit_rows(f.float() - state[f'centre{t}'].to(f.device))
