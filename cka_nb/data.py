@@ -311,7 +311,7 @@ def _whole(label) -> int:
     raise ValueError(
         f'a label must be a whole number, the index of its class, got {str(label)[:40]!r}')
 
-# %% ../nbs/02_data.ipynb #bf74bd4b
+# %% ../nbs/02_data.ipynb #a6e78d85
 def cifar100(
     seed: int=0,          # splits the 500 training images of each class
     classes: list[str]|None=None, # names to keep, in this order; None: all
@@ -324,7 +324,7 @@ def cifar100(
     gen, held = torch.Generator().manual_seed(seed), torch.zeros(len(train), dtype=torch.bool)
     for k in range(len(train.classes)):
         its = (train.labels == k).nonzero()[:, 0]
-        if len(its) <= held_out:
+        if not 0 <= held_out < len(its):
             raise ValueError(f'class {train.classes[k]!r} has {len(its)} images: cannot hold out '
                              f'{held_out}')
         held[its[torch.randperm(len(its), generator=gen)[:held_out]]] = True
@@ -343,7 +343,11 @@ def _cifar100(root: str|Path, part: str):
 
 def _pictures(dataset, classes: list[str]|None, size: int) -> TensorImages:
     kept = ClassSubset(dataset, classes or dataset.classes)
-    images = torch.stack([kept[i][0] for i in range(len(kept))])
+    images = [kept[i][0] for i in range(len(kept))]
+    sizes = {tuple(x.shape[1:]) for x in images}
+    if len(sizes) > 1:
+        raise ValueError(f'images of one size are needed here, found {sorted(sizes)[:3]}')
+    images = torch.stack(images)
     if images.shape[2:] != (size, size):
         small = F.interpolate(as_float(images), (size, size), mode='bilinear', antialias=True,
                               align_corners=False)

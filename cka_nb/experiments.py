@@ -91,7 +91,7 @@ SETTINGS = {  # all on scikit-learn's digits: 800 training, 200 held-out, 797 te
         {'0-4': ('resnet_small', [*'01234']), 'coarse': ('vgg_small', ['5-7', '8-9'])}),
 }
 
-# %% ../nbs/14_experiments.ipynb #5fa7d0c3
+# %% ../nbs/14_experiments.ipynb #4ce83b98
 _hundred = ('apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge '
             'bus butterfly camel can castle caterpillar cattle chair chimpanzee clock cloud '
             'cockroach couch crab crocodile cup dinosaur dolphin elephant flatfish forest fox '
@@ -122,7 +122,8 @@ NATURAL_SETTINGS = {  # 450 training, 50 held-out and 100 test images per class,
         width=16, teacher_width=8, epochs=10),
     'cifar10_overlap': _natural(
         'two teachers of seven and six natural classes, three known to both', _twenty[:10],
-        {'first': ('resnet_small', _twenty[:7]), 'second': ('vgg_small', _twenty[4:10])}, width=16),
+        {'first': ('resnet_small', _twenty[:7]), 'second': ('vgg_small', _twenty[4:10])}, width=16,
+        teacher_width=8),
     'cifar10_unbalanced': _natural(
         'one teacher of eight natural classes, one of two', _twenty[:10],
         {'eight': ('resnet_small', _twenty[:8]), 'two': ('vgg_small', _twenty[8:10])}, width=16),
@@ -318,7 +319,7 @@ def paired_interval(
     low, high = torch.cat(means).quantile(torch.tensor([.025, .975], dtype=torch.float64)).tolist()
     return low, high
 
-# %% ../nbs/14_experiments.ipynb #08fb176c
+# %% ../nbs/14_experiments.ipynb #4644ef75
 def summary(per_seed: list[dict[str, dict]]) -> list[dict]: # the rows of a result file
     "Mean, standard deviation and every seed's number, row by row."
     rows = []
@@ -345,7 +346,10 @@ def spread(values: list[float]) -> dict: # mean, sd, per_seed
 
 def compare(rows: list[dict], ours: str, theirs: str) -> dict: # difference, interval, won, tied, of
     "Paired difference of two rows: mean and sd over seeds, 95 % interval, seeds won."
-    a, b = (next(r for r in rows if r['name'] == name) for name in (ours, theirs))
+    by_name = {r['name']: r for r in rows}
+    for name in (ours, theirs):
+        if name not in by_name: raise ValueError(f'no row {name!r}; there are {", ".join(by_name)}')
+    a, b = by_name[ours], by_name[theirs]
     pairs = list(zip(a['joint']['per_seed'], b['joint']['per_seed']))
     marks = [torch.tensor([[int(mark) for mark in seed] for seed in r['right']]) for r in (a, b)]
     return {'ours': ours, 'theirs': theirs, 'difference': spread([x - y for x, y in pairs]),

@@ -247,7 +247,7 @@ def _beliefs(ownership, logits, features, space) -> tuple[Tensor, Tensor|None]:
     posterior_nc = posterior_nc[:, [its_place[c] for c in sorted(its_place)]]
     return owned_nt, posterior_nc.detach().float()
 
-# %% ../nbs/12_training.ipynb #58577b36
+# %% ../nbs/12_training.ipynb #c152fb48
 def amalgamate(
     teachers: list[Teacher], # frozen; their label sets may overlap
     student: Student,        # trained in place, from the weights it comes with
@@ -268,7 +268,8 @@ def amalgamate(
     mixed_precision: str='no', # or 'bf16', 'fp16'
 ) -> list[dict]:             # one record per step: step, epoch, loss, one key per part, lr, seconds
     "Train `student` from the teachers and unlabelled images; no label is seen, no teacher changes."
-    if objective is not None and not callable(objective):
+    hidden = isinstance(getattr(objective, 'func', None), nn.Module) # a partial hides its weights
+    if objective is not None and (hidden or isinstance(objective, type) or not callable(objective)):
         raise TypeError(f'objective must be a function or an object to call, got {objective!r}')
     with seeded(seed): space, images = _checked(teachers, student, images, monitor)
     batch_size = batch_size if batch_size is not None else images.batch_size or 64
