@@ -14,7 +14,7 @@ from cka_nb.data import ClassSubset, TensorImages, digits, random_affine, random
 from cka_nb.evaluation import evaluate
 from cka_nb.models import Preprocess, SmallResNet, SmallVGG, build_backbone
 from cka_nb.objective import ContrastiveAmalgamation
-from cka_nb.ownership import ClassConditionalOwnership, EnergyOwnership
+from cka_nb.ownership import ClassConditionalOwnership, EnergyOwnership, MomentOwnership
 from cka_nb.soft_targets import mixture, mixture_loss, soft_target_loss
 from cka_nb.student import Student
 from cka_nb.teachers import LabelSpace, Output, Teacher, fingerprint
@@ -25,7 +25,7 @@ except PackageNotFoundError: __version__ = "0+unknown"  # a bare checkout; see s
 
 __all__ = [
     "ClassConditionalOwnership", "ClassSubset", "CommonFeatureLearning", "ContrastiveAmalgamation",
-    "EnergyOwnership", "LabelSpace", "Output", "Preprocess", "SmallResNet", "SmallVGG", "Student",
+    "EnergyOwnership", "LabelSpace", "MomentOwnership", "Output", "Preprocess", "SmallResNet", "SmallVGG", "Student",
     "Teacher", "TensorImages", "alignment_loss", "amalgamate", "build_backbone", "digits",
     "evaluate", "fingerprint", "inter_model_loss", "intra_model_loss", "joint_distillation",
     "mixture", "mixture_loss", "mmd_loss", "owned_distillation", "pointwise_loss", "random_affine",

@@ -168,15 +168,27 @@ BREAKAGES = r"""
   one model: ClassConditionalOwnership: the first teacher's features only
     enumerate(features)], 1) ==> enumerate(features[:1])], 1)
   other: ClassConditionalOwnership: features ignored
-    state) + self.weight * ==> state) + 0 *
+    + self.weight * _power(state) * self._log_gaussians(z_bd, state)) ==> )
   other: ClassConditionalOwnership: scales of the teachers ignored
     2 * centred(l) / s ==> 2 * centred(l) + 0 * s
   other: ClassConditionalOwnership: belief not the root
-    (score_bc / 2).softmax(1) ==> score_bc.softmax(1)
+    (score_bc / (1 + _power(state))).softmax(1) ==> score_bc.softmax(1)
   sign: ClassConditionalOwnership: distance added
     log_share_c - far_bc ==> log_share_c + far_bc
   mean: ClassConditionalOwnership: mean over classes
-    places].sum(1) ==> places].mean(1)
+    its].sum(1) ==> its].mean(1)
+  sign: MomentOwnership: tilted the other way
+    (_log(first_bc) + tilt_bt @ ==> (_log(first_bc) - tilt_bt @
+  other: MomentOwnership: first belief forgotten
+    (_log(first_bc) + tilt_bt @ ==> (tilt_bt @
+  one model: MomentOwnership: the first teacher's memory only
+    for x, v in zip(u, w)], 1)\n ==> for x, v in zip(u, w)], 1) * torch.tensor([1.] + [0.] * (len(u) - 1))\n
+  other: MomentOwnership: scales of traces ignored
+    v.detach() / s for v ==> v.detach() for v
+  other: MomentOwnership: ridge ignored
+    + ridge / 2 * sum ==> + 0 * sum
+  other: MomentOwnership: contradictions ignored
+    if max(left) <= .05 ==> if True
 10_objective
   weights: pseudo_labels: ownership ignored
     q_bc = mixture(logits, ownership, ==> q_bc = mixture(logits, ownership * 0 + 1,
@@ -238,7 +250,7 @@ BREAKAGES = r"""
     1 - cosine_cc[off] ==> 1 - cosine_cc
 12_training
   other: ask_all: averaged in half precision
-    sum(p.float() for p in parts) ==> sum(p for p in parts)
+    mean = lambda parts: sum(p.float() ==> mean = lambda parts: sum(p
   other: amalgamate: a posterior that does not sum to 1
     ((posterior_nc.sum(1) - 1).abs() < 1e-3) ==> ((posterior_nc.sum(1) - 1).abs() < 1e9)
   sign: loop: loss maximised
@@ -258,7 +270,9 @@ BREAKAGES = r"""
   other: amalgamate: belief not that of the image
     posterior_nc[index_b] ==> posterior_nc[:len(index_b)]
   other: ask_all: the image as it is only
-    views if augment else 0 ==> 0 if augment else 0
+    range(1, 1 + views) if augment and views else [0] ==> [0]
+  other: fewer: signs forgotten
+    sign = 2. * torch.randint(2, (count,), generator=gen) - 1 ==> sign = torch.ones(count)
   other: amalgamate: the student's order of classes ignored
     [its_place[c] for c in sorted(its_place)] ==> list(range(len(its_place)))
   other: amalgamate: projections not trained
@@ -285,6 +299,12 @@ BREAKAGES = r"""
     [place[str(c)] for c in t.classes] ==> list(range(len(t.classes)))
   frozen: fingerprint: buffers left out
     sorted(model.state_dict().items()) ==> sorted(model.named_parameters())
+  mean: trace: squares not less one
+    z_bcp.square().mean(2) - 1] ==> z_bcp.square().mean(2)]
+  other: trace: not standardised
+    - norm.running_mean[:, None]) / sd_c1 ==> - norm.running_mean[:, None])
+  other: traced: layers that were never trained too
+    or bool(module.num_batches_tracked > 0)) ==> or True)
 """
 
 

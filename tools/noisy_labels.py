@@ -18,7 +18,7 @@ from cka_nb.core import seeded, versions, write_json
 from cka_nb.data import Unlabelled, random_crop_flip, uniform
 from cka_nb.evaluation import answers_of, scores
 from cka_nb.experiments import make_student, make_teachers
-from cka_nb.ownership import ClassConditionalOwnership, balancing
+from cka_nb.ownership import MomentOwnership, balancing
 from cka_nb.soft_targets import concatenated, mixture
 from cka_nb.teachers import LabelSpace
 from cka_nb.training import _engine, _fit, _view, ask_all
@@ -156,9 +156,9 @@ def one_seed(seed, path):
     teachers = make_teachers(SETTING, train, seed)
     space, images = LabelSpace(teachers), Unlabelled(train.images)
     place = torch.tensor([space.classes.index(c) for c in train.classes])
-    logits, features = ask_all(teachers, images, "cpu", 64, 8, SETTING.augment, seed)
-    ownership = ClassConditionalOwnership(space)
-    ownership.fit(logits, features)
+    answers = logits, *_ = ask_all(teachers, images, "cpu", 64, 8, SETTING.augment, seed)
+    ownership = MomentOwnership(space)
+    ownership.fit(*answers)
     beliefs = {"labels": torch.eye(len(place))[place[train.labels]],
                "concatenation": concatenated(logits, space.columns)}
     beliefs["concatenation, self-training"] = beliefs["concatenation"]
@@ -173,7 +173,7 @@ def one_seed(seed, path):
             continue
         students = [make_student(SETTING, space, train.images, s).train()
                     for s in ((seed, seed + 1) if name == "co-teaching" else (seed,))]
-        belief = beliefs.get(name, ownership.posterior(logits, features))
+        belief = beliefs.get(name, ownership.posterior(*answers))
         learn = method(belief, students, steps)
 
         def parts(index, step, learn=learn):

@@ -21,7 +21,13 @@ from cka_nb.core import unit_rows, versions, write_json
 from cka_nb.data import Unlabelled
 from cka_nb.evaluation import calibration_error, evaluate
 from cka_nb.experiments import NATURAL_SETTINGS, SETTINGS, make_student, make_teachers
-from cka_nb.ownership import ClassConditionalOwnership, EnergyOwnership, balancing, energy
+from cka_nb.ownership import (
+    ClassConditionalOwnership,
+    EnergyOwnership,
+    MomentOwnership,
+    balancing,
+    energy,
+)
 from cka_nb.soft_targets import concatenated
 from cka_nb.teachers import LabelSpace
 from cka_nb.training import amalgamate, ask_all
@@ -80,9 +86,6 @@ def neighbours(belief, features, count=20):
     return torch.cat(rows)
 
 
-
-
-
 def estimators(space):
     "name -> (what it is, a fresh estimator)"
     def plain(logits, features):
@@ -104,11 +107,28 @@ def estimators(space):
         "one softmax": ("share of one softmax over all logits (raw energies)", Score(plain)),
         "neighbours": ("one softmax, averaged over 20 nearest neighbours", Score(smooth)),
         "balanced": ("one softmax, all classes forced to equal frequency", Score(balanced)),
-        "class-conditional": ("the default: softmax, heaps, Gaussians, half a balance",
+        "class-conditional": ("softmax, heaps and Gaussians, half a balance",
                               ClassConditionalOwnership(space)),
-        "class-conditional, balanced": ("the default with equal frequencies",
+        "class-conditional, balanced": ("the same with equal frequencies",
                                         ClassConditionalOwnership(space, balance=1e3)),
+        "traces alone": ("moments, from a first belief that says nothing",
+                         MomentOwnership(space, Undecided(space))),
+        "moments": ("the default: what teachers remember, from the class-conditional belief",
+                    MomentOwnership(space)),
     }
+
+
+class Undecided:
+    "A first belief that says nothing."
+
+    def __init__(self, space):
+        self.space = space
+
+    def fit(self, logits, features):
+        return {}
+
+    def posterior(self, logits, features):
+        return torch.full((len(logits[0]), len(self.space)), 1 / len(self.space))
 
 
 def judge(owned, truth):
@@ -139,22 +159,23 @@ def one_seed(setting, seed, students):
         knows[columns, t] = 1
     rows, images = {}, Unlabelled(train.images)
     for views in (0, 8):
-        logits, features = ask_all(teachers, images, "cpu", 256, views, setting.augment, seed)
+        asked = ask_all(teachers, images, "cpu", 256, views, setting.augment, seed)
         for situation, kept in situations(train.labels, len(train.classes)):
             labels = place[train.labels[kept]]
-            said = [x[kept] for x in logits], [f[kept] for f in features]
+            all_three = [[x[kept] for x in kind] for kind in asked]
             for name, (_, estimator) in estimators(space).items():
+                said = all_three[: 3 if hasattr(estimator, "takes_traces") else 2]
                 estimator.fit(*said)
                 row = judge(estimator(*said), knows[labels])
                 if hasattr(estimator, "posterior"):
                     row["class"] = (estimator.posterior(*said).argmax(1) == labels).float()
                     row["class"] = row["class"].mean().item()
-                rows[f"{name} | {views + 1} | {situation}"] = row
+                rows[f"{name} | {max(1, views)} | {situation}"] = row
     for name, (_, estimator) in estimators(space).items() if students else ():
         student = make_student(setting, space, train.images, seed)
         amalgamate(teachers, student, train.images, owned_distillation(), epochs=setting.epochs,
                    seed=seed, ownership=estimator, augment=setting.augment)
-        rows[f"{name} | 9 | all"]["student"] = evaluate(student, held_out)["joint"]
+        rows[f"{name} | 8 | all"]["student"] = evaluate(student, held_out)["joint"]
     return rows
 
 
@@ -171,7 +192,7 @@ def main(*names):
         about = {n: a for n, (a, _) in estimators(LabelSpace([_Union()])).items()}
         write_json(OUT, {
             "what": "ownership estimators on training images (labels only judge); students: joint "
-                    "accuracy of kd_owned on held-out images, nine views",
+                    "accuracy of kd_owned on held-out images, eight views",
             "rows are": "estimator | views averaged | situation", "estimators": about,
             "command": "python tools/ownership_table.py", "versions": versions(),
             "settings": kept})
