@@ -25,7 +25,8 @@ except PackageNotFoundError: __version__ = "0+unknown"  # a bare checkout; see s
 
 __all__ = [
     "ClassConditionalOwnership", "ClassSubset", "CommonFeatureLearning", "ContrastiveAmalgamation",
-    "EnergyOwnership", "LabelSpace", "MomentOwnership", "Output", "Preprocess", "SmallResNet", "SmallVGG", "Student",
+    "EnergyOwnership", "LabelSpace", "MomentOwnership", "Output", "Preprocess", "SmallResNet",
+    "SmallVGG", "Student",
     "Teacher", "TensorImages", "alignment_loss", "amalgamate", "build_backbone", "digits",
     "evaluate", "fingerprint", "inter_model_loss", "intra_model_loss", "joint_distillation",
     "mixture", "mixture_loss", "mmd_loss", "owned_distillation", "pointwise_loss", "random_affine",

@@ -6,7 +6,7 @@
 __all__ = ['parser', 'main']
 
 # %% ../nbs/16_cli.ipynb #f8d3bec9
-import argparse, sys
+import argparse, sys, warnings
 from pathlib import Path
 
 from .core import versions
@@ -65,7 +65,11 @@ def main(
     "Run a command; what the user got wrong is one line on standard error and status 2."
     try: options = parser().parse_args(argv)
     except SystemExit as stop: return stop.code or 0
-    try: options.run(options)
+    def note(message, *_): print(f'cka_nb {options.command}: note: {message}', file=sys.stderr)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = note
+            options.run(options)
     except (ValueError, OSError, FloatingPointError) as error:
         print(f'cka_nb {options.command}: ' + ' '.join(str(error).split()), file=sys.stderr)
         return 2

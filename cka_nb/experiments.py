@@ -196,7 +196,7 @@ def objectives_at(
 
 OBJECTIVES = objectives_at(kd=1.5, kd_task=6., kd_owned=4., cfl=2., cka=4.) # on digits
 MORE_OBJECTIVES = objectives_at(cfl_owned=4., uhc=3.) # further rows of the experiments
-NATURAL_OBJECTIVES = objectives_at(kd=1., kd_task=2., kd_owned=1., cfl=1., cka=2., cfl_owned=1.,
+NATURAL_OBJECTIVES = objectives_at(kd=1., kd_task=2., kd_owned=1., cfl=1., cka=1., cfl_owned=1.,
                                    uhc=4.)
 
 # %% ../nbs/14_experiments.ipynb #71935a00

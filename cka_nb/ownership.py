@@ -213,6 +213,8 @@ class MomentOwnership:
         ridge: float=.01,   # rho, against the noise of running statistics
     ):
         if not ridge > 0: raise ValueError(f'ridge must be above 0, got {ridge}')
+        if start is not None and not hasattr(start, 'posterior'):
+            raise TypeError(f'{type(start).__name__} has no posterior over classes to start from')
         self.columns = space.columns
         self.start = ClassConditionalOwnership(space) if start is None else start
         self.ridge = ridge
@@ -227,18 +229,17 @@ class MomentOwnership:
         state = {f'start.{k}': v for k, v in self.start.fit(logits, features).items()}
         traces = [l.new_zeros(len(l), 0) for l in logits] if traces is None else traces
         first_nc = self.start.posterior(logits, features)
-        used = [bool(u.shape[1]) for u in traces]
+        used = [bool(u.shape[1]) and bool(u.isfinite().all()) for u in traces]
         while True:
             kept = [u if use else u[:, :0] for u, use in zip(traces, used)]
             tilts, left = _tilts(first_nc, kept, self.columns, self.ridge)
-            if max(left) <= .05: break
-            # a slight contradiction costs the worst memory, a gross one all
-            doubted = [t for t, v in enumerate(left) if v == max(left) or max(left) > .2 and used[t]]
-            for t in doubted: used[t] = False
+            worst = max(range(len(left)), key=left.__getitem__)
+            if left[worst] <= .25: break
+            used[worst] = False
             warnings.warn(
-                f'the batch norms of teacher {", ".join(str(t + 1) for t in doubted)} do not fit these '
-                'views of these images and are left out; augment=... should make views like those '
-                'the teachers were trained with')
+                f'what the batch norms of teacher {worst + 1} remember does not fit these images '
+                'and is left out. Are the views (augment=...) like those it was trained with, and its '
+                'classes as frequent? It may also have been trained too briefly')
         for t, (w, u) in enumerate(zip(tilts, traces)):
             state[f'tilt{t}'] = w.float() if used[t] else torch.zeros(u.shape[1])
         self.state = state
@@ -273,25 +274,27 @@ def _knows(columns: list[list[int]]) -> Tensor: # (T, C) of 0 and 1
     for row, its in zip(knows_tc, columns): row[its] = 1
     return knows_tc
 
-# T tilts (M_t,), and how much of each teacher's moments they leave, in sd of the main direction
+# T tilts (M_t,), and the mean trace they leave over each teacher's images, in sd of the main one
 def _tilts(first_nc, traces, columns, ridge) -> tuple[list[Tensor], list[float]]:
-    every = 1 + len(first_nc) // 50_000  # of more images, a part is enough
-    log_nc = _log(first_nc[::every].cpu().double())
-    u, scales = zip(*(_scaled(x[::every].cpu().double()) for x in traces))
+    some = slice(None)
+    if len(first_nc) > 50_000: # a part is enough
+        some = torch.randperm(len(first_nc), generator=torch.Generator().manual_seed(0))[:50_000]
+    log_nc = _log(first_nc.cpu()[some].double())
+    u, scales = zip(*(_scaled(x.cpu()[some].double()) for x in traces))
     knows_tc = _knows(columns).double()
     w = [x.new_zeros(x.shape[1], requires_grad=True) for x in u]
     if not any(map(len, w)): return [v.detach() for v in w], [0.] * len(w)
     solver = torch.optim.LBFGS(w, max_iter=300, tolerance_grad=1e-6, tolerance_change=1e-10,
                                line_search_fn='strong_wolfe')
+    score = lambda: log_nc + torch.stack([x @ v for x, v in zip(u, w)], 1) @ knows_tc
     def loss():
         solver.zero_grad()
-        tilt_nt = torch.stack([x @ v for x, v in zip(u, w)], 1)
-        value = ((log_nc + tilt_nt @ knows_tc).logsumexp(1).mean()
-                 + ridge / 2 * sum(v.square().sum() for v in w))
+        value = score().logsumexp(1).mean() + ridge / 2 * sum(v.square().sum() for v in w)
         value.backward()
         return value
     with torch.enable_grad(): solver.step(loss)
-    left = [ridge * v.detach().norm().item() for v in w]
+    share_t = knows_tc @ score().detach().softmax(1).mean(0)
+    left = [(ridge * v.detach().norm() / s.clamp_min(1e-9)).item() for v, s in zip(w, share_t)]
     return [v.detach() / s for v, s in zip(w, scales)], left
 
 # channels of variance 1, then the main direction too; and what they were divided by

@@ -147,15 +147,19 @@ class Teacher(nn.Module):
         images: Tensor,  # (B, C, H, W), float in [0, 1] or uint8
     ) -> tuple[Output, Tensor]: # the answer, and traces (B, M); M is 0 without batch norms
         "The answer, and what the images leave in batch norms: mean 0 over the training images."
+        if self._place is None: self(images[:1]) # the search for the head must not be watched
         seen = {}
-        def watch(norm, args): seen.setdefault(norm, []).append(trace(norm, args[0].detach()))
-        hooks = [m.register_forward_pre_hook(watch) for m in self.model.modules() if remembers(m)]
+        def watch(norm, args, kwargs):
+            x = args[0] if args else kwargs['input']
+            seen.setdefault(norm, []).append(trace(norm, x.detach()))
+        hooks = [m.register_forward_pre_hook(watch, with_kwargs=True)
+                 for m in self.model.modules() if remembers(m)]
         try: answer = self(images)
         finally:
             for hook in hooks: hook.remove()
-        # a layer that is used twice remembers both uses together; other batches are no images
-        seen = [[u for u in its if len(u) == len(images)] for its in seen.values()]
-        traces = [sum(its) / len(its) for its in seen if its]
+        # a layer may be used twice, or on the images part by part; other batches are no images
+        uses = [torch.cat(its).split(len(images)) for its in seen.values()]
+        traces = [sum(its) / len(its) for its in uses if all(len(u) == len(images) for u in its)]
         return answer, torch.cat(traces, 1) if traces else answer.logits.new_zeros(len(images), 0)
 
     def _wanted(self, x: Tensor) -> Tensor:
@@ -248,17 +252,19 @@ class Teacher(nn.Module):
 def remembers(module: nn.Module) -> bool:
     "Whether a module is a batch norm with statistics of images it was trained on."
     return (isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None
-            and (module.num_batches_tracked is None or bool(module.num_batches_tracked > 0)))
+            and (module.num_batches_tracked is None or bool(module.num_batches_tracked > 0)
+                 or bool(module.running_mean.any())))
 
 def trace(
     norm: nn.Module, # a batch norm of C channels
     x: Tensor,       # (B, C) or (B, C, positions...), its input
 ) -> Tensor:         # (B, 2C)
-    "Mean and mean square less 1, over positions, of an input standardised by running statistics."
+    "Mean, and mean square less its expected value, of an input standardised by running statistics."
     x_bcp = x.float().reshape(*x.shape[:2], -1)
-    sd_c1 = (norm.running_var + norm.eps).sqrt()[:, None]
-    z_bcp = (x_bcp - norm.running_mean[:, None]) / sd_c1
-    return torch.cat([z_bcp.mean(2), z_bcp.square().mean(2) - 1], 1)
+    mean_c, variance_c = norm.running_mean.float(), norm.running_var.float()
+    z_bcp = (x_bcp - mean_c[:, None]) / (variance_c + norm.eps).sqrt()[:, None]
+    square_bc = z_bcp.square().mean(2) - variance_c / (variance_c + norm.eps)
+    return torch.cat([z_bcp.mean(2), square_bc], 1)
 
 def _copy(model: nn.Module) -> nn.Module: # frozen
     if any(isinstance(p, nn.parameter.UninitializedParameter) for p in model.parameters()):

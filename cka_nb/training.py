@@ -217,7 +217,7 @@ def ask_all(
         answers = [(*map(mean, zip(*(a for a, _ in of_one))), fewer(mean([u for _, u in of_one])))
                    for of_one in zip(*asked)]
         for t, parts in zip(teachers, answers):
-            fine = torch.stack([p.isfinite().all(1).cpu() for p in parts]).all(0)
+            fine = torch.stack([p.isfinite().all(1) for p in parts[:2]]).all(0) # traces may be bad
             if not fine.all():
                 raise ValueError(f'teacher {t.name!r} answers image '
                                  f'{int(index_b[fine.int().argmin()])} with NaN or infinity')
@@ -230,7 +230,7 @@ def fewer(
     most: int=1024,
 ) -> Tensor:         # (B, at most `most`), on the CPU
     "Many traces as few, summed with random signs in random groups (Weinberger et al., 2009)."
-    traces, count = traces.cpu(), traces.shape[1]
+    traces, count = traces.cpu().float(), traces.shape[1]
     if count <= most: return traces
     gen = torch.Generator().manual_seed(0)
     sign = 2. * torch.randint(2, (count,), generator=gen) - 1
@@ -255,7 +255,8 @@ def _beliefs(ownership, logits, features, traces, space) -> tuple[Tensor, Tensor
             f'{tuple(owned_nt.shape)} from {owned_nt.min():.3g} to {owned_nt.max():.3g}')
     owned_nt = owned_nt.detach().float()
     if not hasattr(ownership, 'posterior'): return owned_nt, None
-    its_place = {place: its for places, columns in zip(space.columns, ownership.columns)
+    its_columns = getattr(ownership, 'columns', space.columns)
+    its_place = {place: its for places, columns in zip(space.columns, its_columns)
                  for place, its in zip(places, columns)}  # the student may order classes otherwise
     posterior_nc = ownership.posterior(*answers)
     if (posterior_nc.shape != (images, len(its_place)) or not bool((posterior_nc >= 0).all())
@@ -278,7 +279,8 @@ def amalgamate(
     seed: int=0,             # of the order, the views, the objective's own weights, and dropout
     device: str|None=None,   # None: a GPU if there is one
     monitor: Dataset|None=None, # a labelled set to watch after each epoch; selects nothing
-    ownership=None,          # has fit(logits, features) and a call; None: MomentOwnership
+    # fit and call on (logits, features), and traces if takes_traces; None: MomentOwnership
+    ownership=None,
     views: int=8,            # of each image over which answers are averaged for ownership
     lr: float=2e-3,          # highest learning rate of the cycle
     weight_decay: float=1e-2,

@@ -182,13 +182,13 @@ BREAKAGES = r"""
   other: MomentOwnership: first belief forgotten
     (_log(first_bc) + tilt_bt @ ==> (tilt_bt @
   one model: MomentOwnership: the first teacher's memory only
-    for x, v in zip(u, w)], 1)\n ==> for x, v in zip(u, w)], 1) * torch.tensor([1.] + [0.] * (len(u) - 1))\n
+    for x, v in zip(u, w)], 1) @ ==> for x, v in zip(u, w)], 1) * (torch.arange(len(u)) == 0) @
   other: MomentOwnership: scales of traces ignored
     v.detach() / s for v ==> v.detach() for v
   other: MomentOwnership: ridge ignored
     + ridge / 2 * sum ==> + 0 * sum
   other: MomentOwnership: contradictions ignored
-    if max(left) <= .05 ==> if True
+    if left[worst] <= .25 ==> if True
 10_objective
   weights: pseudo_labels: ownership ignored
     q_bc = mixture(logits, ownership, ==> q_bc = mixture(logits, ownership * 0 + 1,
@@ -300,11 +300,11 @@ BREAKAGES = r"""
   frozen: fingerprint: buffers left out
     sorted(model.state_dict().items()) ==> sorted(model.named_parameters())
   mean: trace: squares not less one
-    z_bcp.square().mean(2) - 1] ==> z_bcp.square().mean(2)]
+    - variance_c / (variance_c + norm.eps)], 1) ==> ], 1)
   other: trace: not standardised
-    - norm.running_mean[:, None]) / sd_c1 ==> - norm.running_mean[:, None])
+    - mean_c[:, None]) / (variance_c + norm.eps).sqrt()[:, None] ==> - mean_c[:, None])
   other: traced: layers that were never trained too
-    or bool(module.num_batches_tracked > 0)) ==> or True)
+    or bool(module.num_batches_tracked > 0)\n ==> or True\n
 """
 
 

@@ -7,40 +7,50 @@ Goes on where it stopped: rows are kept in runs/ablation/SETTING/SEED.json.
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 from cka_nb.core import versions, write_json
-from cka_nb.experiments import NATURAL_SETTINGS, OBJECTIVES, SETTINGS, compare, run_seed, summary
+from cka_nb.experiments import (
+    NATURAL_OBJECTIVES,
+    NATURAL_SETTINGS,
+    OBJECTIVES,
+    SETTINGS,
+    compare,
+    run_seed,
+    summary,
+)
 
 OUT = Path("results/ablation.json")
 
 
-def without(belief=True, **parts):
-    objective = OBJECTIVES["cka"]()
-    for name in parts:
-        setattr(objective, name, 0.0)
-    objective.takes_posterior = belief
-    return objective
-
-
-PARTS = {
-    "cka": without,
-    "without task": lambda: without(task=0),
-    "without intra": lambda: without(intra=0),
-    "without inter": lambda: without(inter=0),
-    "without alignment": lambda: without(alignment=0),
-    "without contrast": lambda: without(intra=0, inter=0),
-    "without common space": lambda: without(intra=0, inter=0, alignment=0),
-    "without belief": lambda: without(belief=False),
+PARTS = {  # row -> what is set to 0
+    "cka": (),
+    "without task": ("task",),
+    "without intra": ("intra",),
+    "without inter": ("inter",),
+    "without alignment": ("alignment",),
+    "without contrast": ("intra", "inter"),
+    "without common space": ("intra", "inter", "alignment"),
+    "without belief": ("takes_posterior",),
 }
+
+
+def without(make, parts):
+    objective = make()
+    for name in parts:
+        setattr(objective, name, False if name == "takes_posterior" else 0.0)
+    return objective
 
 
 def main(*names):
     kept = json.loads(OUT.read_text())["settings"] if OUT.is_file() else {}
     for name in names or ("digits_four",):
         setting, per_seed = (SETTINGS | NATURAL_SETTINGS)[name], []
+        make = (NATURAL_OBJECTIVES if name in NATURAL_SETTINGS else OBJECTIVES)["cka"]
+        rows = {row: partial(without, make, parts) for row, parts in PARTS.items()}
         for seed in range(setting.seeds):
-            per_seed.append(run_seed(setting, seed, PARTS, twin=False,
+            per_seed.append(run_seed(setting, seed, rows, twin=False,
                                      path=Path("runs/ablation", name, f"{seed}.json")))
             print(name, seed, flush=True)
         rows = [r for r in summary(per_seed) if r["name"] in PARTS]

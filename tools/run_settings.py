@@ -39,6 +39,7 @@ def main(name, *seeds):
         return print("no seed has all rows: no result written")
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     result = result_of(setting, list(whole.values()), list(whole), device=device,
+                       threads=torch.get_num_threads(), ownership="MomentOwnership",
                        command=f"python tools/run_settings.py {name}")
     write_json(f"results/{name}.json", result)
     print(report(result))
