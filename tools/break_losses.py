@@ -300,7 +300,7 @@ BREAKAGES = r"""
   frozen: fingerprint: buffers left out
     sorted(model.state_dict().items()) ==> sorted(model.named_parameters())
   mean: trace: squares not less one
-    - variance_c / (variance_c + norm.eps)], 1) ==> ], 1)
+    .mean(2) - variance_c / (variance_c + norm.eps) ==> .mean(2)
   other: trace: not standardised
     - mean_c[:, None]) / (variance_c + norm.eps).sqrt()[:, None] ==> - mean_c[:, None])
   other: traced: layers that were never trained too
