@@ -80,8 +80,9 @@ SETTINGS = {  # all on scikit-learn's digits: 800 training, 200 held-out, 797 te
         {'0-2': ('resnet_small', [*'012']), '3-4': ('vgg_small', [*'34']),
          '5-7': ('resnet_small', [*'567']), '8-9': ('vgg_small', [*'89'])}),
     'digits_overlap': Setting(
-        'two teachers of six digits, 4 and 5 known to both', digits,
-        {'0-5': ('resnet_small', [*'012345']), '4-9': ('vgg_small', [*'456789'])}),
+        'four teachers of three or four digits; 3, 5 and 7 known to two', digits,
+        {'0-3': ('resnet_small', [*'0123']), '3-5': ('vgg_small', [*'345']),
+         '5-7': ('resnet_small', [*'567']), '7-9': ('vgg_small', [*'789'])}),
     'digits_unbalanced': Setting(
         'one teacher of eight digits, one of two', digits,
         {'0-7': ('resnet_small', [*'01234567']), '8-9': ('vgg_small', [*'89'])}),
@@ -123,7 +124,7 @@ NATURAL_SETTINGS = {  # 450 training, 50 held-out and 100 test images per class,
     'cifar10_overlap': _natural(
         'two teachers of seven and six natural classes, three known to both', _twenty[:10],
         {'first': ('resnet_small', _twenty[:7]), 'second': ('vgg_small', _twenty[4:10])}, width=16,
-        teacher_width=8),
+        teacher_width=8, seeds=5),
     'cifar10_unbalanced': _natural(
         'one teacher of eight natural classes, one of two', _twenty[:10],
         {'eight': ('resnet_small', _twenty[:8]), 'two': ('vgg_small', _twenty[8:10])}, width=16),

@@ -24,7 +24,7 @@ import cka_nb
 pytestmark = pytest.mark.xdist_group("site")
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = sorted(path.stem for path in (ROOT / "nbs").glob("*.ipynb"))
-MODULES = sorted(stem[3:] for stem in CHAPTERS if stem[0] in "01" and stem != "00_tour")
+MODULES = sorted(path.stem for path in (ROOT / "cka_nb").glob("[a-z]*.py"))
 PAGES = [*CHAPTERS, "genindex", "search", "_modules/index",
          *(f"_modules/cka_nb/{name}" for name in MODULES)]
 BROWSERS = ["chromium", "chromium-browser", "google-chrome", "chrome"]

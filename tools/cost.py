@@ -48,8 +48,9 @@ def main():
     found = {}
     for name, setting in (SETTINGS | NATURAL_SETTINGS).items():
         shape = SHAPES[name]
-        teachers = [Teacher(build_backbone(backbone, len(classes), shape[0]), classes, t)
-                    for t, (backbone, classes) in setting.teachers.items()]
+        teachers = [
+            Teacher(build_backbone(backbone, len(classes), shape[0], width=setting.teacher_width),
+                    classes, t) for t, (backbone, classes) in setting.teachers.items()]
         student = make_student(setting, LabelSpace(teachers), torch.rand(1, *shape), 0).eval()
         rivals = {"teachers": teachers, "student": [student]}
         found[name] = {who: {

@@ -1,8 +1,11 @@
 """Each part of the objective removed: results/ablation.json, from the setting's own seeds.
 
-usage: python tools/run_ablation.py [SETTING ...]    (default: digits_four)
+usage: python tools/run_ablation.py SETTING [SEED ...]    (default: all the setting's seeds)
 
-Goes on where it stopped: rows are kept in runs/ablation/SETTING/SEED.json.
+Goes on where it stopped: rows are kept in runs/ablation/SETTING/SEED.json, and two seeds may run at
+once, in two processes. The result is made of the seeds that have all rows. What the setting's own
+run has (tools/run_settings.py) is taken from there: `cka`, and `kd_owned`, which is `cka` without
+common space.
 """
 
 import json
@@ -20,6 +23,7 @@ from cka_nb.experiments import (
     run_seed,
     summary,
 )
+from cka_nb.objective import ContrastiveAmalgamation
 
 OUT = Path("results/ablation.json")
 
@@ -32,33 +36,62 @@ PARTS = {  # row -> what is set to 0
     "without alignment": ("alignment",),
     "without contrast": ("intra", "inter"),
     "without common space": ("intra", "inter", "alignment"),
-    "without belief": ("takes_posterior",),
+    "without belief": (),
 }
 
 
-def without(make, parts):
+class WithoutBelief(ContrastiveAmalgamation):
+    """CKA that is given whose image it is, and no belief over classes: each view's mixture."""
+
+    def forward(self, student, teachers, ownership, space, posterior=None):
+        return super().forward(student, teachers, ownership, space)
+
+
+def without(make, row):
     objective = make()
-    for name in parts:
-        setattr(objective, name, False if name == "takes_posterior" else 0.0)
+    if row == "without belief":
+        return WithoutBelief(temperature=objective.temperature)
+    for part in PARTS[row]:
+        setattr(objective, part, 0.0)
     return objective
 
 
-def main(*names):
-    kept = json.loads(OUT.read_text())["settings"] if OUT.is_file() else {}
-    for name in names or ("digits_four",):
-        setting, per_seed = (SETTINGS | NATURAL_SETTINGS)[name], []
-        make = (NATURAL_OBJECTIVES if name in NATURAL_SETTINGS else OBJECTIVES)["cka"]
-        rows = {row: partial(without, make, parts) for row, parts in PARTS.items()}
-        for seed in range(setting.seeds):
-            per_seed.append(run_seed(setting, seed, rows, twin=False,
-                                     path=Path("runs/ablation", name, f"{seed}.json")))
-            print(name, seed, flush=True)
-        rows = [r for r in summary(per_seed) if r["name"] in PARTS]
-        kept[name] = {"about": setting.about, "seeds": list(range(setting.seeds)), "rows": rows,
-                      "paired": [compare(rows, "cka", p) for p in PARTS if p != "cka"]}
-        write_json(OUT, {"what": "CKA with one part removed, test images, last epoch",
-                         "command": "python tools/run_ablation.py", "versions": versions(),
-                         "device": "cpu", "settings": kept})
+def begin(name, seed, path):
+    """A seed's file, with the rows that the setting's own run has."""
+    own = Path("runs/settings", name, f"{seed}.json")
+    if path.is_file() or not own.is_file():
+        return path
+    ran = json.loads(own.read_text())
+    rows = {k: r for k, r in ran["rows"].items() if k in ("cka", "concatenated") or ":" in k}
+    if "kd_owned" in ran["rows"]:
+        rows["without common space"] = ran["rows"]["kd_owned"]
+    write_json(path, ran | {"rows": rows})
+    return path
+
+
+def main(name, *seeds):
+    setting = (SETTINGS | NATURAL_SETTINGS)[name]
+    make = (NATURAL_OBJECTIVES if name in NATURAL_SETTINGS else OBJECTIVES)["cka"]
+    rows = {row: partial(without, make, row) for row in PARTS}
+    for seed in map(int, seeds or range(setting.seeds)):
+        path = begin(name, seed, Path("runs/ablation", name, f"{seed}.json"))
+        run_seed(setting, seed, rows, twin=False, path=path)
+        print(name, seed, flush=True)
+    kept = {seed: kept_rows(path) for seed in range(setting.seeds)
+            if (path := Path("runs/ablation", name, f"{seed}.json")).is_file()}
+    whole = {seed: {row: ran[row] for row in PARTS} for seed, ran in kept.items()
+             if ran.keys() >= PARTS.keys()}
+    rows = summary(list(whole.values()))
+    found = json.loads(OUT.read_text())["settings"] if OUT.is_file() else {}
+    found[name] = {"about": setting.about, "seeds": list(whole), "rows": rows,
+                   "paired": [compare(rows, "cka", p) for p in PARTS if p != "cka"]}
+    write_json(OUT, {"what": "CKA with one part removed, test images, last epoch",
+                     "ownership": "MomentOwnership", "device": "cpu", "versions": versions(),
+                     "command": "python tools/run_ablation.py SETTING", "settings": found})
+
+
+def kept_rows(path):
+    return json.loads(path.read_text())["rows"]
 
 
 if __name__ == "__main__":
