@@ -248,16 +248,21 @@ def run_seed(
             'epochs': epochs or setting.epochs, 'batch_size': setting.batch_size,
             'student': f'{setting.student}, width {setting.width}', 'teachers': {
                 name: [*taught, f'width {setting.teacher_width}']
-                for name, taught in setting.teachers.items()}}
+                for name, taught in setting.teachers.items()},
+            'versions': versions(), 'threads': torch.get_num_threads()}
     rows = _rows_so_far(path, what, {name: settings_of(o) for name, o in made.items()})
     if rows.keys() >= {'concatenated', *made, *(['labels'] if twin else [])}: return rows
     def judge_row(name, model, data, start, **more):
         said = answers_of(model, data)
         right = said.probabilities.argmax(1) == said.labels
+        right = ''.join('01'[int(r)] for r in right)
+        if name in rows and rows[name]['right'] != right: # teachers are made again on resuming
+            raise ValueError(f'{path} holds a {name} with other answers than the one made now: '
+                             'something that the file does not say has changed; begin a new file')
         models = model if isinstance(model, list) else [model]
         rows[name] = scores(said) | more | {
             'parameters': sum(p.numel() for m in models for p in m.parameters()),
-            'seconds': time.perf_counter() - start, 'right': ''.join('01'[int(r)] for r in right)}
+            'seconds': time.perf_counter() - start, 'right': right}
         if path is not None: write_json(path, {'what': what, 'rows': rows})
         return said
     start = time.perf_counter()
@@ -290,7 +295,8 @@ def run_seed(
 
 def _rows_so_far(path: str|Path|None, what: dict, settings: dict) -> dict:
     if path is None or not Path(path).is_file(): return {}
-    kept = json.loads(Path(path).read_text(encoding='utf-8'))
+    try: kept = json.loads(Path(path).read_text(encoding='utf-8'))
+    except ValueError as error: raise ValueError(f'{path} is damaged ({error})') from error
     differs = [key for key in what if kept.get('what', {}).get(key) != what[key]]
     if differs:
         raise ValueError(f'{path} holds another run: {differs[0]} was '
@@ -351,6 +357,8 @@ def compare(rows: list[dict], ours: str, theirs: str) -> dict: # difference, int
     for name in (ours, theirs):
         if name not in by_name: raise ValueError(f'no row {name!r}; there are {", ".join(by_name)}')
     a, b = by_name[ours], by_name[theirs]
+    if [*map(len, a['right'])] != [*map(len, b['right'])]:
+        raise ValueError(f'{ours} and {theirs} were not judged on the same seeds and images')
     pairs = list(zip(a['joint']['per_seed'], b['joint']['per_seed']))
     marks = [torch.tensor([[int(mark) for mark in seed] for seed in r['right']]) for r in (a, b)]
     return {'ours': ours, 'theirs': theirs, 'difference': spread([x - y for x, y in pairs]),

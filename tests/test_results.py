@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cka_nb.experiments import MORE_OBJECTIVES, NATURAL_OBJECTIVES, NATURAL_SETTINGS, OBJECTIVES
-from cka_nb.experiments import SETTINGS, compare, stored_result
+from cka_nb.experiments import SETTINGS, compare, gap_closed, stored_result
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 SHORT = {"T": "temperature"}
@@ -37,23 +37,66 @@ def test_each_objective_is_used_as_its_best_trial_says(family, rows, equal):
 EVERY = SETTINGS | NATURAL_SETTINGS
 
 
-@pytest.mark.parametrize("name", EVERY)
-def test_a_result_follows_from_what_each_seed_got_right(name):
-    result = stored_result(name)
-    assert result["about"] == EVERY[name].about
-    assert len(result["seeds"]) == len(result["rows"][0]["right"]) >= (5 if name in SETTINGS else 3)
-    names = [row["name"] for row in result["rows"]]
-    assert set(names) >= {"concatenated", "kd", "kd_owned", "cfl", "cka", "labels"}
-    assert name not in SETTINGS or set(names) >= set(OBJECTIVES)
-    for row in result["rows"]:
-        joint, seeds = row["joint"], [seed.count("1") / len(seed) for seed in row["right"]]
-        assert joint["per_seed"] == pytest.approx(seeds, abs=1e-12)
-        assert joint["mean"] == pytest.approx(statistics.mean(seeds), abs=1e-12)
-        assert joint["sd"] == pytest.approx(statistics.stdev(seeds), abs=1e-12)
+def check_rows(rows, seeds):
+    for row in rows:
+        joint, right = row["joint"], [seed.count("1") / len(seed) for seed in row["right"]]
+        assert len(right) == len(seeds)
+        assert joint["per_seed"] == pytest.approx(right, abs=1e-12)
+        assert joint["mean"] == pytest.approx(statistics.mean(right), abs=1e-12)
+        assert joint["sd"] == pytest.approx(statistics.stdev(right), abs=1e-12)
+        for share in ("owner", "ece", "cohesion", "separation", "probe"):
+            assert row[share] is None or 0 <= row[share] <= 1 or share == "separation"
+
+
+def check_pairs(result):
     for pair in result["paired"]:
         again = compare(result["rows"], pair["ours"], pair["theirs"])
         assert again["interval"] == pytest.approx(pair["interval"], abs=1e-12)
-        assert again["won"] == pair["won"]
+        for part in ("mean", "sd"):
+            assert again["difference"][part] == pytest.approx(pair["difference"][part], abs=1e-12)
+        assert [again[k] for k in ("won", "tied", "of")] == [pair[k] for k in ("won", "tied", "of")]
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_result_follows_from_what_each_seed_got_right(name):
+    result, setting = stored_result(name), EVERY[name]
+    assert (result["about"], result["epochs"]) == (setting.about, setting.epochs)
+    assert result["seeds"] == list(range(setting.seeds)), "no seed is left out"
+    taught = [c for _, classes in setting.teachers.values() for c in classes]
+    rows = OBJECTIVES if name == "digits" else NATURAL_OBJECTIVES  # the demo has the first ones
+    rows = {*rows, "concatenated", "labels", *(f"teacher:{t}" for t in setting.teachers)}
+    if len(taught) == len(set(taught)):
+        rows -= {"uhc"}
+    names = [row["name"] for row in result["rows"]]
+    assert len(names) == len(rows) and set(names) == rows
+    check_rows(result["rows"], result["seeds"])
+    assert {pair["theirs"] for pair in result["paired"]} == {
+        row for row in rows if ":" not in row and row != "cka"}
+    check_pairs(result)
+    assert result["gap_closed"] == pytest.approx(gap_closed(result["rows"]), abs=1e-12)
+
+
+def test_the_parts_removed_follow_from_what_each_seed_got_right():
+    settings = stored_result("ablation")["settings"]
+    assert set(settings) == {"digits_four", "cifar20"}
+    for name, result in settings.items():
+        assert len(result["rows"]) == 8 and len(result["paired"]) == 7
+        check_rows(result["rows"], result["seeds"])
+        check_pairs(result)
+        own = {row["name"]: row for row in stored_result(name)["rows"]}
+        for row, same in (("cka", "cka"), ("without common space", "kd_owned")):
+            mine = next(r for r in result["rows"] if r["name"] == row)["right"]
+            assert mine == own[same]["right"][:len(mine)], "of another run than the setting's"
+
+
+def test_methods_against_wrong_labels_are_means_of_their_seeds():
+    noisy = stored_result("noisy_labels")
+    assert [row["name"] for row in noisy["rows"]] == list(noisy["per_seed"])
+    for row in noisy["rows"]:
+        per_seed = noisy["per_seed"][row["name"]]
+        assert len(per_seed) == len(noisy["seeds"]) == 2
+        for key in per_seed[0]:
+            assert row[key] == pytest.approx(statistics.mean(s[key] for s in per_seed), abs=1e-12)
 
 
 def test_every_setting_and_every_table_has_a_result():
@@ -63,6 +106,8 @@ def test_every_setting_and_every_table_has_a_result():
 
 def test_the_ownership_table_is_whole():
     table = json.loads((RESULTS / "ownership.json").read_text())
+    assert set(table["settings"]) == {
+        "digits", "digits_four", "digits_unbalanced", "digits_natural", "cifar20"}
     for setting in table["settings"].values():
         assert set(setting["rows"]) == {
             f"{name} | {views} | {situation}" for name in table["estimators"]

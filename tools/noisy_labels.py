@@ -208,7 +208,8 @@ def main(*seeds):
         "command": "python tools/noisy_labels.py", "versions": versions(),
         "rows": [{"name": name, "what": " ".join((method.__doc__ or "").split()),
                   **{k: statistics.mean(rows[name][k] for rows in per_seed)
-                     for k in per_seed[0][name]}} for name, method in METHODS.items()]})
+                     for k in per_seed[0][name]}} for name, method in METHODS.items()],
+        "per_seed": {name: [rows[name] for rows in per_seed] for name in METHODS}})
 
 
 if __name__ == "__main__":

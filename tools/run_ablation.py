@@ -59,13 +59,19 @@ def without(make, row):
 def begin(name, seed, path):
     """A seed's file, with the rows that the setting's own run has."""
     own = Path("runs/settings", name, f"{seed}.json")
-    if path.is_file() or not own.is_file():
+    if not own.is_file():
         return path
     ran = json.loads(own.read_text())
     rows = {k: r for k, r in ran["rows"].items() if k in ("cka", "concatenated") or ":" in k}
     if "kd_owned" in ran["rows"]:
         rows["without common space"] = ran["rows"]["kd_owned"]
-    write_json(path, ran | {"rows": rows})
+    file = json.loads(path.read_text()) if path.is_file() else ran | {"rows": {}}
+    if file["what"] != ran["what"]:
+        raise ValueError(f"{path} and {own} are of different runs: delete the former")
+    kept = file["rows"]
+    if stale := [k for k in rows if k in kept and kept[k]["right"] != rows[k]["right"]]:
+        raise ValueError(f"{path} holds a {stale[0]} that {own} no longer has: delete it")
+    write_json(path, ran | {"rows": rows | kept})
     return path
 
 
@@ -77,21 +83,22 @@ def main(name, *seeds):
         path = begin(name, seed, Path("runs/ablation", name, f"{seed}.json"))
         run_seed(setting, seed, rows, twin=False, path=path)
         print(name, seed, flush=True)
-    kept = {seed: kept_rows(path) for seed in range(setting.seeds)
-            if (path := Path("runs/ablation", name, f"{seed}.json")).is_file()}
-    whole = {seed: {row: ran[row] for row in PARTS} for seed, ran in kept.items()
-             if ran.keys() >= PARTS.keys()}
-    rows = summary(list(whole.values()))
+    whole = {}
+    for seed in range(setting.seeds):
+        path = Path("runs/ablation", name, f"{seed}.json")
+        if path.is_file() and json.loads(path.read_text())["rows"].keys() >= PARTS.keys():
+            ran = run_seed(setting, seed, rows, twin=False, path=begin(name, seed, path))
+            whole[seed] = {row: ran[row] for row in PARTS}  # checked as for going on
     found = json.loads(OUT.read_text())["settings"] if OUT.is_file() else {}
-    found[name] = {"about": setting.about, "seeds": list(whole), "rows": rows,
+    if not whole or len(whole) < len(found.get(name, {"seeds": []})["seeds"]):
+        return print(f"whole seeds: {list(whole)}: fewer than the result has, nothing written")
+    rows = summary(list(whole.values()))
+    found[name] = {"about": setting.about, "seeds": list(whole), "versions": versions(),
+                   "rows": rows,
                    "paired": [compare(rows, "cka", p) for p in PARTS if p != "cka"]}
     write_json(OUT, {"what": "CKA with one part removed, test images, last epoch",
-                     "ownership": "MomentOwnership", "device": "cpu", "versions": versions(),
+                     "ownership": "MomentOwnership", "device": "cpu",
                      "command": "python tools/run_ablation.py SETTING", "settings": found})
-
-
-def kept_rows(path):
-    return json.loads(path.read_text())["rows"]
 
 
 if __name__ == "__main__":

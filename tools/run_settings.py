@@ -34,22 +34,27 @@ def main(name, *seeds):
         print(name, seed, flush=True)
     wanted = [f"teacher:{t}" for t in setting.teachers]
     wanted += ["concatenated", *rows_of(name, setting), "labels"]
-    whole = {seed: rows for seed in range(setting.seeds) if (rows := kept(folder, seed, wanted))}
-    if not whole:
-        return print("no seed has all rows: no result written")
+    whole = {seed: rows for seed in range(setting.seeds)
+             if (rows := kept(setting, seed, folder, rows_of(name, setting), wanted))}
+    path = Path("results", f"{name}.json")
+    before = json.loads(path.read_text())["seeds"] if path.is_file() else []
+    if not whole or len(whole) < len(before):
+        return print(f"whole seeds: {list(whole)}, the result has {before}: nothing written")
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     result = result_of(setting, list(whole.values()), list(whole), device=device,
                        threads=torch.get_num_threads(), ownership="MomentOwnership",
                        command=f"python tools/run_settings.py {name}")
-    write_json(f"results/{name}.json", result)
+    write_json(path, result)
     print(report(result))
 
 
-def kept(folder, seed, wanted):
-    """The seed's rows in this order, or None if one is missing."""
+def kept(setting, seed, folder, rows, wanted):
+    """The seed's rows in this order, checked as for going on; None if one is missing."""
     path = folder / f"{seed}.json"
-    rows = json.loads(path.read_text())["rows"] if path.is_file() else {}
-    return {name: rows[name] for name in wanted} if rows.keys() >= {*wanted} else None
+    if not path.is_file() or not json.loads(path.read_text())["rows"].keys() >= {*wanted}:
+        return None
+    found = run_seed(setting, seed, rows, path=path)
+    return {name: found[name] for name in wanted}
 
 
 if __name__ == "__main__":
