@@ -279,9 +279,11 @@ def amalgamate(
     seed: int=0,             # of the order, the views, the objective's own weights, and dropout
     device: str|None=None,   # None: a GPU if there is one
     monitor: Dataset|None=None, # a labelled set to watch after each epoch; selects nothing
-    # fit and call on (logits, features), and traces if takes_traces; None: MomentOwnership
+    # fit and call on (logits, features), and traces (or None) if takes_traces; None: MomentOwnership
     ownership=None,
-    views: int=8,            # of each image over which answers are averaged for ownership
+    # of each image over which answers are averaged for ownership; 0: the image as it is, and no
+    # memory of teachers is used, which is one of views
+    views: int=8,
     lr: float=2e-3,          # highest learning rate of the cycle
     weight_decay: float=1e-2,
     augment: Callable|None=random_affine, # (images, random) -> images; None: images as they are
@@ -303,6 +305,7 @@ def amalgamate(
         ownership = MomentOwnership(space) if ownership is None else ownership
         logits, features, traces = ask_all(teachers, images, engine.device, batch_size, views,
                                            augment, seed)
+        if augment and not views: traces = None
         owned_nt, posterior_nc = _beliefs(ownership, logits, features, traces, space)
         objective = ContrastiveAmalgamation() if objective is None else objective
         if hasattr(objective, 'build'):

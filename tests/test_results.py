@@ -44,8 +44,8 @@ def check_rows(rows, seeds):
         assert joint["per_seed"] == pytest.approx(right, abs=1e-12)
         assert joint["mean"] == pytest.approx(statistics.mean(right), abs=1e-12)
         assert joint["sd"] == pytest.approx(statistics.stdev(right), abs=1e-12)
-        for share in ("owner", "ece", "cohesion", "separation", "probe"):
-            assert row[share] is None or 0 <= row[share] <= 1 or share == "separation"
+        for share in ("owner", "ece", "cohesion", "probe"):
+            assert row[share] is None or 0 <= row[share] <= 1
 
 
 def check_pairs(result):

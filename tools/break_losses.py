@@ -249,6 +249,8 @@ BREAKAGES = r"""
   itself: separation: every class with itself too
     1 - cosine_cc[off] ==> 1 - cosine_cc
 12_training
+  other: amalgamate: memories of views asked about plain images
+    if augment and not views: traces = None ==> pass
   other: ask_all: averaged in half precision
     mean = lambda parts: sum(p.float() ==> mean = lambda parts: sum(p
   other: amalgamate: a posterior that does not sum to 1
@@ -305,6 +307,18 @@ BREAKAGES = r"""
     - mean_c[:, None]) / (variance_c + norm.eps).sqrt()[:, None] ==> - mean_c[:, None])
   other: traced: layers that were never trained too
     or bool(module.num_batches_tracked > 0)\n ==> or True\n
+
+14_experiments
+  mean: paired_interval: every image and seed counts as one, not as often as drawn
+    (counts(seeds) @ difference_sn) * counts(images) ==> (counts(seeds) @ difference_sn)
+  sign: compare: theirs less ours
+    spread([x - y for ==> spread([y - x for
+  other: compare: rows of different seeds
+    if [*map(len, a['right'])] != [*map(len, b['right'])]: ==> if False:
+  other: run_seed: goes on beside teachers that answer otherwise
+    if name in rows and rows[name]['right'] != right: ==> if False:
+  other: gap_closed: as a share of the twin's accuracy
+    (joint[row] - joint['concatenated']) / gap ==> (joint[row] - joint['concatenated']) / joint['labels']
 """
 
 

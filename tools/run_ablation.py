@@ -13,6 +13,8 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import torch
+
 from cka_nb.core import versions, write_json
 from cka_nb.experiments import (
     NATURAL_OBJECTIVES,
@@ -93,12 +95,13 @@ def main(name, *seeds):
     if not whole or len(whole) < len(found.get(name, {"seeds": []})["seeds"]):
         return print(f"whole seeds: {list(whole)}: fewer than the result has, nothing written")
     rows = summary(list(whole.values()))
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     found[name] = {"about": setting.about, "seeds": list(whole), "versions": versions(),
-                   "rows": rows,
+                   "device": device, "rows": rows,
                    "paired": [compare(rows, "cka", p) for p in PARTS if p != "cka"]}
     write_json(OUT, {"what": "CKA with one part removed, test images, last epoch",
-                     "ownership": "MomentOwnership", "device": "cpu",
-                     "command": "python tools/run_ablation.py SETTING", "settings": found})
+                     "ownership": "MomentOwnership", "settings": found,
+                     "command": "python tools/run_ablation.py SETTING"})
 
 
 if __name__ == "__main__":
