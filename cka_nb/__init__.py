@@ -10,7 +10,10 @@ from cka_nb.baselines import (
     unified_distillation,
 )
 from cka_nb.contrast import inter_model_loss, intra_model_loss
-from cka_nb.data import ClassSubset, TensorImages, digits, random_affine, random_crop_flip
+from cka_nb.data import (
+    ClassSubset, ImageFiles, TensorImages, digits, random_affine, random_crop_flip,
+)
+from cka_nb.deployment import export
 from cka_nb.evaluation import evaluate
 from cka_nb.models import Preprocess, SmallResNet, SmallVGG, build_backbone
 from cka_nb.objective import ContrastiveAmalgamation
@@ -24,12 +27,12 @@ try: __version__ = version("cka_nb")
 except PackageNotFoundError: __version__ = "0+unknown"  # a bare checkout; see settings.ini
 
 __all__ = [
-    "ClassConditionalOwnership", "ClassSubset", "CommonFeatureLearning", "ContrastiveAmalgamation",
-    "EnergyOwnership", "LabelSpace", "MomentOwnership", "Output", "Preprocess", "SmallResNet",
-    "SmallVGG", "Student",
-    "Teacher", "TensorImages", "alignment_loss", "amalgamate", "build_backbone", "digits",
-    "evaluate", "fingerprint", "inter_model_loss", "intra_model_loss", "joint_distillation",
-    "mixture", "mixture_loss", "mmd_loss", "owned_distillation", "pointwise_loss", "random_affine",
-    "random_crop_flip", "relational_loss", "soft_target_loss", "task_distillation", "train_teacher",
-    "unified_distillation",
+    "ClassConditionalOwnership", "ClassSubset", "CommonFeatureLearning",
+    "ContrastiveAmalgamation", "EnergyOwnership", "ImageFiles", "LabelSpace", "MomentOwnership",
+    "Output", "Preprocess", "SmallResNet", "SmallVGG", "Student", "Teacher", "TensorImages",
+    "alignment_loss", "amalgamate", "build_backbone", "digits", "evaluate", "export",
+    "fingerprint", "inter_model_loss", "intra_model_loss", "joint_distillation", "mixture",
+    "mixture_loss", "mmd_loss", "owned_distillation", "pointwise_loss", "random_affine",
+    "random_crop_flip", "relational_loss", "soft_target_loss", "task_distillation",
+    "train_teacher", "unified_distillation",
 ]

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['trusted', 'checking_values', 'check_rows', 'check_temperature', 'check_weight', 'check_labels', 'full_precision',
-           'unit_rows', 'weighted_mean', 'seeded', 'evaluating', 'progress', 'write_json', 'versions']
+           'unit_rows', 'weighted_mean', 'seeded', 'evaluating', 'progress', 'write_json', 'as_text', 'versions']
 
 # %% ../nbs/01_core.ipynb #2cfd10b4
 import functools, json, math, os, sys
@@ -165,6 +165,15 @@ def write_json(path: str|Path, value) -> Path: # the path
     aside.write_text(json.dumps(value, indent=1, allow_nan=False) + '\n', encoding='utf-8')
     os.replace(aside, path)
     return path
+
+def as_text(
+    table: list[list[str]], # a heading and rows
+) -> str:
+    "A table as lines with aligned columns, the first to the left."
+    widths = [max(map(len, column)) for column in zip(*table)]
+    return '\n'.join('  '.join(v.ljust(w) if k == 0 else v.rjust(w)
+                               for k, (v, w) in enumerate(zip(line, widths))).rstrip()
+                     for line in table)
 
 # %% ../nbs/01_core.ipynb #aad7697c
 def versions() -> dict[str, str]: # package name -> version

@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['as_image', 'check_images', 'as_float', 'finite_images', 'image_of', 'Unlabelled', 'TensorImages', 'epoch_order',
-           'uniform', 'random_affine', 'random_crop_flip', 'digits', 'ClassSubset', 'labels_of', 'class_names_of',
-           'label_of', 'cifar100']
+           'uniform', 'random_affine', 'random_crop_flip', 'ImageFiles', 'digits', 'ClassSubset', 'labels_of',
+           'class_names_of', 'label_of', 'cifar100']
 
 # %% ../nbs/02_data.ipynb #8dd3060e
-import math
+import math, os, warnings
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, SequentialSampler
 
-from .core import checking_values, trusted
+from .core import checking_values, progress, trusted
 
 # %% ../nbs/02_data.ipynb #f8162a36
 def as_image(image) -> Tensor: # (C, H, W), uint8 or float
@@ -27,9 +28,7 @@ def as_image(image) -> Tensor: # (C, H, W), uint8 or float
     elif isinstance(image, np.ndarray):
         array = np.array(image if image.ndim == 3 else image[..., None])
         tensor = torch.from_numpy(array).permute(2, 0, 1)
-    elif hasattr(image, 'getbands'):                     # a PIL image
-        kept = image if image.mode in ('L', 'RGB') else image.convert('RGB')
-        return as_image(np.asarray(kept))
+    elif hasattr(image, 'getbands'): return as_image(np.asarray(_plain(image))) # a PIL image
     else:
         raise TypeError(
             f'an image must be a tensor, a PIL image or a NumPy array, got {type(image).__name__}')
@@ -37,6 +36,17 @@ def as_image(image) -> Tensor: # (C, H, W), uint8 or float
         raise ValueError(f'an image must have shape (C, H, W), got {tuple(tensor.shape)}')
     if tensor.dtype == torch.uint8 or tensor.is_floating_point(): return tensor
     raise TypeError(f'an image must hold uint8 or floats in [0, 1], got {tensor.dtype}')
+
+def _plain(image): # any PIL image -> one of mode L, RGB or, for more than 8 bits, F in [0, 1]
+    from PIL import Image, ImageOps
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith('I'): return Image.fromarray(np.asarray(image, np.float32) / 65535)
+    if image.mode in ('L', 'RGB', 'F'): return image
+    if image.mode == '1': return image.convert('L')
+    if 'A' in image.getbands() or 'a' in image.getbands() or 'transparency' in image.info:
+        image = image.convert('RGBA') # on white, as a page would show it
+        image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image)
+    return image.convert('RGB')
 
 # %% ../nbs/02_data.ipynb #8f4923ed
 def check_images(
@@ -113,7 +123,7 @@ class Unlabelled(Dataset):
         if isinstance(images, (str, Path, Mapping)):
             raise TypeError(
                 f'images must be a Dataset, a DataLoader or a tensor, got {type(images).__name__}: '
-                'torchvision.datasets.ImageFolder reads folders')
+                'cka.ImageFiles(folder) reads folders')
         if isinstance(images, Tensor): check_images(images)
         elif not hasattr(images, '__getitem__') or isinstance(images, IterableDataset):
             if not isinstance(images, Iterable):
@@ -143,7 +153,9 @@ class Unlabelled(Dataset):
         with trusted():  # values are checked below, where the index is known
             if isinstance(self.items, Tensor):
                 return finite_images(as_float(self.items[index]), index)
-            images = [as_float(self[i][None]) for i in index]
+            if hasattr(self.items, 'images_at'): images = self.items.images_at(index)
+            else: images = [self[i] for i in index]
+            images = [as_float(x[None]) for x in images]
         for i, x in zip(index, images):
             if x.shape != images[0].shape:
                 raise ValueError(f'image {i} has shape {tuple(x.shape[1:])}, image {index[0]} has '
@@ -234,6 +246,74 @@ def random_crop_flip(
     b = torch.arange(B, device=u.device)
     return padded[b[:, None, None], :, rows[:, :, None], cols[:, None, :]].permute(0, 3, 1, 2)
 
+# %% ../nbs/02_data.ipynb #bb534675
+class ImageFiles(Dataset):
+    "A folder's image files, decoded when asked for; sub-folders, if all are in one, are classes."
+    kinds = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff', '.ppm', '.pgm')
+    def __init__(self,
+        folder: str|Path|list, # or the files themselves, which then have no classes
+        size: tuple[int, int, int]|None=None, # (C, H, W) of every image; None: as the files are
+        damaged: str='raise', # or 'skip': decode all files now and leave out those that fail
+    ):
+        if damaged not in ('raise', 'skip'):
+            raise ValueError(f"damaged must be 'raise' or 'skip', got {damaged!r}")
+        listed = isinstance(folder, (list, tuple))
+        if not listed and not Path(folder).is_dir():
+            raise ValueError(f'{str(folder)!r} is no folder')
+        if size is not None and (len(size) != 3 or size[0] not in (1, 3) or min(size) < 1):
+            raise ValueError(f'size must be (C, H, W) with 1 or 3 channels, got {size}')
+        self.folder, self.size = None if listed else Path(folder), size
+        self.files = [Path(f) for f in folder] if listed else sorted(Path(at)/name for at, _, names in os.walk(folder) for name in names
+                            if Path(name).suffix.lower() in self.kinds and name[0] != '.')
+        if not self.files: raise ValueError(f'no image file in {str(folder)!r}')
+        if damaged == 'skip': self._leave_out_damaged()
+        within = [f.parts[-1:] if listed else f.relative_to(folder).parts for f in self.files]
+        self.classes = self.labels = None
+        if all(len(parts) > 1 for parts in within):
+            self.classes = sorted({parts[0] for parts in within})
+            place = {c: i for i, c in enumerate(self.classes)}
+            self.labels = torch.tensor([place[parts[0]] for parts in within])
+
+    def __len__(self): return len(self.files)
+    def __getitem__(self, i):
+        return self._read(i) if self.labels is None else (self._read(i), int(self.labels[i]))
+
+    def images_at(self, index: list[int]) -> list[Tensor]: # of (C, H, W)
+        "The images at these indices, decoded in parallel; `ValueError` names a damaged file."
+        with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+            return list(pool.map(self._read, index))
+
+    def _read(self, i: int) -> Tensor:
+        from PIL import Image
+        try:
+            with Image.open(self.files[i]) as image:
+                return as_image(image) if self.size is None else _fitted(_plain(image), self.size)
+        # damaged files fail inside decoders in every way there is
+        except Exception as error:
+            raise ValueError(f'{self.files[i]} cannot be read as an image '
+                             f'({" ".join(str(error).split())[:120]})') from error
+
+    def _leave_out_damaged(self) -> None:
+        def reads(i):
+            try: self._read(i)
+            except ValueError: return False
+            return True
+        with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+            good = list(progress(pool.map(reads, range(len(self))), 'checking images', len(self)))
+        if not any(good):
+            raise ValueError(f'none of {len(good)} image files can be read; the first is '
+                             f'{self.files[0]}')
+        if not all(good):
+            warnings.warn(f'{good.count(False)} of {len(good)} image files cannot be read and are '
+                          f'left out; the first is {self.files[good.index(False)]}')
+        self.files = [f for f, fine in zip(self.files, good) if fine]
+
+def _fitted(image, size: tuple[int, int, int]) -> Tensor: # of a plain PIL image, (C, H, W)
+    from PIL import ImageOps
+    image = ImageOps.fit(image, size[:0:-1])
+    if size[0] == 1 and image.mode == 'RGB': image = image.convert('L')
+    return as_image(np.asarray(image)).expand(size[0], -1, -1)
+
 # %% ../nbs/02_data.ipynb #f9bafaf7
 def digits(
     seed: int=0,        # splits the 1,000 images that are not test images
@@ -276,12 +356,19 @@ class ClassSubset(Dataset):
 
     def __len__(self): return len(self.index)
     def __getitem__(self, i): return image_of(self.dataset[self.index[i]]), int(self.labels[i])
+    def images_at(self, index: list[int]) -> list[Tensor]: # of (C, H, W)
+        "The images at these indices, read together where the data set can."
+        its = [self.index[i] for i in index]
+        if hasattr(self.dataset, 'images_at'): return self.dataset.images_at(its)
+        return [image_of(self.dataset[i]) for i in its]
 
 def labels_of(dataset) -> list[int]: # one per image
     "The labels of a data set, without decoding images where it keeps plain numbers of its own."
     kept = getattr(dataset, 'labels', None)
-    if isinstance(dataset, (TensorImages, ClassSubset)) and kept is not None:
+    if isinstance(dataset, (TensorImages, ClassSubset, ImageFiles)) and kept is not None:
         return [int(y) for y in kept]
+    named = _features_of(dataset) # Hugging Face's
+    if 'label' in named: return [_whole(y) for y in dataset['label']]
     # torchvision's: targets are what items return
     if getattr(dataset, 'target_transform', 0) is None:
         kept = getattr(dataset, 'targets', None)
@@ -292,8 +379,14 @@ def class_names_of(dataset) -> list[str]|None:
     "Names of a data set's labels, also through `torch.utils.data.Subset`; None where it has none."
     while dataset is not None:
         if getattr(dataset, 'classes', None) is not None: return [str(c) for c in dataset.classes]
+        names = getattr(_features_of(dataset).get('label'), 'names', None)
+        if names: return [str(c) for c in names]
         dataset = getattr(dataset, 'dataset', None)
     return None
+
+def _features_of(dataset) -> Mapping: # column -> its kind, of a Hugging Face data set; else empty
+    features = getattr(dataset, 'features', None)
+    return features if isinstance(features, Mapping) else {}
 
 def label_of(item) -> int:
     "The label of an item `(image, label, ...)` or of a dict with `label` or `labels`."

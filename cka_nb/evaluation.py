@@ -80,13 +80,18 @@ def _batch(dataset, index: range) -> tuple[Tensor, list[int]]:
     if isinstance(dataset, TensorImages) and dataset.labels is not None:
         return (as_float(dataset.images[index.start:index.stop]),
                 dataset.labels[index.start:index.stop].long().tolist())
-    items = [dataset[i] for i in index]
-    images = [as_float(image_of(item)[None]) for item in items]
+    if hasattr(dataset, 'images_at') and dataset.labels is not None: # read together
+        items, images = None, dataset.images_at(index)
+    else:
+        items = [dataset[i] for i in index]
+        images = [image_of(item) for item in items]
+    images = [as_float(x[None]) for x in images]
     for i, x in zip(index, images):
         if x.shape != images[0].shape:
             raise ValueError(f'image {i} has shape {tuple(x.shape[1:])}, image {index[0]} has '
                              f'{tuple(images[0].shape[1:])}: resize them to one size')
-    return torch.cat(images), [label_of(item) for item in items]
+    labels = dataset.labels[list(index)].tolist() if items is None else map(label_of, items)
+    return torch.cat(images), list(labels)
 
 # %% ../nbs/11_evaluation.ipynb #bb1894d2
 def evaluate(

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['SETTINGS', 'NATURAL_SETTINGS', 'LARGE_SETTINGS', 'OBJECTIVES', 'MORE_OBJECTIVES', 'NATURAL_OBJECTIVES', 'Setting',
            'coarse', 'joined', 'make_teachers', 'make_student', 'objectives_at', 'probe', 'agreement', 'run_seed',
-           'paired_interval', 'summary', 'spread', 'compare', 'result_of', 'gap_closed', 'table', 'report',
-           'plot_accuracies', 'stored_result']
+           'paired_interval', 'summary', 'spread', 'compare', 'result_of', 'gap_closed', 'table_cells', 'table',
+           'report', 'plot_accuracies', 'stored_result']
 
 # %% ../nbs/14_experiments.ipynb #ed00ee4e
 import json, time
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from .baselines import CommonFeatureLearning, joint_distillation, owned_distillation
 from .baselines import task_distillation, unified_distillation
-from .core import seeded, versions, write_json
+from .core import as_text, seeded, versions, write_json
 from .data import ClassSubset, TensorImages, as_float, cifar100, digits, random_affine
 from .data import random_crop_flip
 from .evaluation import answers_of, scores
@@ -380,18 +380,19 @@ def gap_closed(rows: list[dict], row: str='cka') -> float|None: # 1 is as good a
     return (joint[row] - joint['concatenated']) / gap if gap > 0 else None
 
 # %% ../nbs/14_experiments.ipynb #c01a6a85
-def table(rows: list[dict]) -> str:
-    "The rows as text, accuracies in percent."
+def table_cells(rows: list[dict]) -> list[list[str]]: # a heading and rows
+    "The rows as cells of text, accuracies in percent."
     percent = lambda v: '' if v is None else f'{100 * v:.1f}'
     tasks = list(dict.fromkeys(t for r in rows for t in r['per_teacher']))
     head = ['', 'joint', 'sd', *[f'on {t}' for t in tasks], 'owner', 'parameters', 'seconds']
     body = [[r['name'], f'{100 * r["joint"]["mean"]:.2f}', f'{100 * r["joint"]["sd"]:.2f}',
              *[percent(r['per_teacher'].get(t)) for t in tasks], percent(r['owner']),
              f'{r["parameters"]:,}', f'{r["seconds"]:.1f}'] for r in rows]
-    widths = [max(len(line[k]) for line in [head, *body]) for k in range(len(head))]
-    return '\n'.join('  '.join(c.ljust(w) if k == 0 else c.rjust(w)
-                               for k, (c, w) in enumerate(zip(line, widths))).rstrip()
-                     for line in [head, *body])
+    return [head, *body]
+
+def table(rows: list[dict]) -> str:
+    "The rows as text, accuracies in percent."
+    return as_text(table_cells(rows))
 
 def report(result: dict) -> str:
     "The table of a result, and its differences with their intervals."

@@ -87,6 +87,7 @@ def build_backbone(
     in_channels: int=3,     # of the images; torchvision's networks have 3
     pretrained: bool=False, # load published weights (needs a network connection or a cache)
     width: int=16,          # of our own small networks
+    config: dict|None=None, # for the name 'transformers': what its configuration says
 ) -> nn.Module:
     "A classifier of `num_classes`, random unless `pretrained`; `ValueError` names the nearest."
     import torchvision
@@ -101,10 +102,11 @@ def build_backbone(
         if num_classes != 1000 or not pretrained: _replace_head(net, num_classes)
         net.architecture = dict(name=name, in_channels=3)
         return net
-    if name in backbone_names():
+    if name == 'transformers': return _from_config(config or {}, num_classes)
+    if name.removeprefix('timm/') in backbone_names():
         import timm
-        net = timm.create_model(name, pretrained=pretrained, num_classes=num_classes,
-                                in_chans=in_channels)
+        net = timm.create_model(name.removeprefix('timm/'), pretrained=pretrained,
+                                num_classes=num_classes, in_chans=in_channels)
         net.architecture = dict(name=name, in_channels=in_channels)
         return net
     near = difflib.get_close_matches(name, backbone_names(), 3)
@@ -117,6 +119,14 @@ def build_backbone(
 def _quiet(name: str) -> dict:
     return (dict(init_weights=True, aux_logits=False) if name in ('googlenet', 'inception_v3')
             else {})
+
+# Hugging Face's image classifier, random weights; code that a configuration names stays out
+def _from_config(config: dict, num_classes: int) -> nn.Module:
+    import transformers
+    kept = {k: v for k, v in config.items() if k not in ('model_type', 'auto_map')}
+    known = transformers.AutoConfig.for_model(config.get('model_type', ''), **kept)
+    if known.num_labels != num_classes: known.num_labels = num_classes
+    return transformers.AutoModelForImageClassification.from_config(known)
 
 def _replace_head(net: nn.Module, num_classes: int) -> None:
     name, old = [(n, m) for n, m in net.named_modules() if isinstance(m, nn.Linear)
@@ -175,6 +185,36 @@ class Preprocess(nn.Module):
             raise ValueError(f'mean and std have {max(len(self.mean), len(self.std))} channels, '
                              f'images have {x.shape[1]}')
         return (x - self.mean) / self.std if self.normalises else x
+
+    @classmethod
+    def of(cls,
+        source, # a timm model, torchvision's weights, or an image processor of Hugging Face's
+    ) -> 'Preprocess':
+        "What the published network wants: its size (images are scaled to it whole), mean and std."
+        timm = getattr(source, 'pretrained_cfg', None)
+        if timm is not None:
+            first = next(m for m in source.modules() if isinstance(m, nn.Conv2d))
+            size, mean, std = (timm[k] for k in ('input_size', 'mean', 'std'))
+            grey = first.in_channels == 1 and size[0] == 3 # the mean channel, as timm sums weights
+            if grey: mean, std = ([sum(v) / 3] for v in (mean, std))
+            return cls((first.in_channels, *size[1:]), mean, std)
+        preset = source.transforms() if hasattr(source, 'transforms') else source
+        if hasattr(preset, 'crop_size') and hasattr(preset, 'mean'):
+            side = preset.crop_size
+            return cls((3, side[0], side[-1]), preset.mean, preset.std)
+        if hasattr(source, 'image_mean'):
+            wanted = getattr(source, 'crop_size', None) if getattr(
+                source, 'do_center_crop', False) else source.size
+            wanted = dict(wanted) if not isinstance(wanted, int) else {'shortest_edge': wanted}
+            side = wanted.get('shortest_edge')
+            size = (len(source.image_mean), wanted.get('height', side), wanted.get('width', side))
+            if None in size: raise ValueError(f'the processor wants no fixed size, but {wanted}')
+            normalised = getattr(source, 'do_normalize', True)
+            return cls(size, *((source.image_mean, source.image_std) if normalised else ()))
+        raise TypeError(
+            'Preprocess.of reads a timm model (its pretrained_cfg), torchvision weights '
+            '(ResNet18_Weights.DEFAULT) or a Hugging Face image processor, got '
+            f'{type(source).__name__}; give size, mean and std instead')
 
     def config(self) -> dict: # the arguments that make it again
         "Plain values from which the same `Preprocess` can be built."

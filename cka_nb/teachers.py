@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['class_names', 'Output', 'logits_of', 'pooled', 'find_head', 'probe_images', 'Teacher', 'remembers', 'trace',
-           'architecture_of', 'usual_sizes', 'save_state', 'load_state', 'rebuilt', 'read_config', 'fingerprint',
-           'LabelSpace', 'check_teachers']
+           'architecture_of', 'usual_sizes', 'save_state', 'load_state', 'rebuilt', 'reading', 'read_config',
+           'fingerprint', 'LabelSpace', 'check_teachers']
 
 # %% ../nbs/04_teachers.ipynb #d0e34705
 import copy, hashlib, json
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -86,7 +88,9 @@ class Teacher(nn.Module):
     "A trained classifier, frozen: images -> (logits, features). No weight or buffer ever changes."
     def __init__(self,
         model: nn.Module,                # images -> (B, C_t) logits, or has .logits; copied
-        classes: list[str],              # C_t names, unique, in the order of the logits
+        # names, unique, in the order of the logits; None: a class nobody wants, whose logit is
+        # left out
+        classes: list[str|None],
         name: str|None=None,             # for tables; None: the class of the model
         # None: the input of the classifier head; a submodule's name (of the head: its input, of any
         # other: its output); or a function (model, x) -> (logits, features)
@@ -104,7 +108,8 @@ class Teacher(nn.Module):
                             f'{type(features).__name__}')
         if transform is not None and not callable(transform):
             raise TypeError('transform must be a function of an image batch')
-        self.classes, self.named = class_names(classes), name is not None
+        self._name(classes)
+        self.named = name is not None
         self.name = str(name) if self.named else type(model).__name__
         self.model = _copy(model)
         self.transform = copy.deepcopy(transform) if isinstance(transform, nn.Module) else transform
@@ -113,6 +118,26 @@ class Teacher(nn.Module):
         self._place, self._kept = None, None
         self.train(False)
         if input_size is not None: self(probe_images(2, _size(input_size)).to(self._device()))
+
+    def _name(self, outputs) -> None: # a name or None for each logit
+        if isinstance(outputs, (str, bytes)) or not hasattr(outputs, '__iter__'):
+            class_names(outputs) # refuses
+        self.outputs = [c if c is None else str(c) for c in outputs]
+        self.kept = [i for i, c in enumerate(self.outputs) if c is not None]
+        self.classes = class_names([self.outputs[i] for i in self.kept])
+
+    def renamed(self,
+        names: dict, # class name -> its new name, or None for one that nobody wants
+    ) -> 'Teacher':  # another one, this stays as it is
+        "The same teacher under other class names; `ValueError` for a class it does not have."
+        names = {str(old): new for old, new in names.items()}
+        unknown = [c for c in names if c not in self.classes]
+        if unknown:
+            raise ValueError(f'teacher {self.name!r} has no class {unknown[0]!r}; it has '
+                             f'{", ".join(self.classes)}')
+        new = copy.deepcopy(self)
+        new._name([names.get(c, c) for c in self.outputs])
+        return new
 
     def train(self, mode: bool=True) -> 'Teacher':
         "Stays in eval mode: batch-norm statistics and dropout are frozen too."
@@ -133,10 +158,11 @@ class Teacher(nn.Module):
                                  f'{tuple(images.shape)} ({_first_line(error)}); give it '
                                  'transform=..., which turns an image batch into what its '
                                  'model wants') from error
-        if logits.shape != (len(images), len(self.classes)):
+        if logits.shape != (len(images), len(self.outputs)):
             raise ValueError(f'teacher {self.name!r} gives logits of shape {tuple(logits.shape)} '
-                             f'for {len(images)} images, but has {len(self.classes)} class names: '
+                             f'for {len(images)} images, but has {len(self.outputs)} class names: '
                              'one name per logit is needed')
+        if len(self.kept) < len(self.outputs): logits = logits[:, self.kept]
         if len(features) != len(images):
             raise ValueError(f'teacher {self.name!r} gives features of shape '
                              f'{tuple(features.shape)} for {len(images)} images')
@@ -208,11 +234,12 @@ class Teacher(nn.Module):
         "Write weights (safetensors) and description (JSON) into `folder`."
         size = self.input_size
         if size: size = tuple(self._wanted(probe_images(1, size).to(self._device())).shape[1:])
-        architecture = architecture_of(self.model, len(self.classes), size)
+        architecture = architecture_of(self.model, len(self.outputs), size)
         known = self.transform is None or isinstance(self.transform, Preprocess)
         save_state(self.model, folder)
         write_json(Path(folder)/'config.json', dict(
-            format='cka_nb teacher 1', name=self.name, named=self.named, classes=self.classes,
+            format='cka_nb teacher 1', name=self.name, named=self.named,
+            classes=self.outputs,
             architecture=architecture, model=type(self.model).__name__,
             features='function' if callable(self.features) else {'name': self.features},
             input_size=self.input_size and list(self.input_size),
@@ -242,12 +269,13 @@ class Teacher(nn.Module):
                 raise ValueError(f'{folder} was saved with a function as its {key}: hand it in, '
                                  f'Teacher.load(folder, {key}=...)')
         if transform is None and config['transform'] is not None:
-            transform = Preprocess(**config['transform'])
+            with reading(folder): transform = Preprocess(**config['transform'])
         if features is None and isinstance(config['features'], dict):
             features = config['features']['name']
         model = load_state(copy.deepcopy(model), folder)
-        return cls(model, config['classes'], config['name'] if config['named'] else None, features,
-                   transform, config['input_size'])
+        with reading(folder):
+            return cls(model, config['classes'], config['name'] if config['named'] else None,
+                       features, transform, config['input_size'])
 
 def remembers(module: nn.Module) -> bool:
     "Whether a module is a batch norm with statistics of images it was trained on."
@@ -296,22 +324,37 @@ def architecture_of(
 ) -> dict|None:       # arguments of `build_backbone`, or None
     "How to rebuild this network by name, if a known one has its names, shapes and answers."
     import torchvision
-    shapes = lambda m: {k: tuple(v.shape) for k, v in m.state_dict().items()}
     candidates = ([model.architecture] if isinstance(getattr(model, 'architecture', None), dict)
                   else [])
+    timm = getattr(model, 'pretrained_cfg', None) or {}
+    if timm.get('architecture'):
+        channels = usual_sizes(model)[0][0]
+        candidates.append(dict(name=f'timm/{timm["architecture"]}', in_channels=channels))
+    if type(model).__module__.startswith('transformers.'):
+        config = json.loads(model.config.to_json_string(use_diff=False))
+        candidates.append(dict(name='transformers',
+                               config=config | {'architectures': [type(model).__name__]}))
     if type(model).__module__.startswith('torchvision.models.'):
         candidates += [dict(name=n, in_channels=3)
                        for n in torchvision.models.list_models(module=torchvision.models)
                        if torchvision.models.get_model_builder(n).__module__
                        == type(model).__module__]
     for candidate in candidates:
-        with torch.device('meta'):
-            try:
-                fits = shapes(build_backbone(num_classes=num_classes, **candidate)) == shapes(model)
-            # an initialisation that needs real numbers
-            except (RuntimeError, NotImplementedError): continue
-        if fits and _answers_alike(model, candidate, num_classes, input_size): return candidate
+        # some initialisations need real numbers: what the model says of itself may be built with
+        places = ('meta', 'cpu') if candidate is getattr(model, 'architecture', None) else ('meta',)
+        if (_shapes(candidate, num_classes, places) == _shapes_of(model)
+            and _answers_alike(model, candidate, num_classes, input_size)): return candidate
     return None
+
+def _shapes_of(model: nn.Module) -> dict:
+    return {k: tuple(v.shape) for k, v in model.state_dict().items()}
+
+def _shapes(candidate: dict, num_classes: int, places) -> dict|None: # None: cannot be built there
+    for place in places:
+        try:
+            with torch.device(place), seeded(0):
+                return _shapes_of(build_backbone(num_classes=num_classes, **candidate))
+        except (RuntimeError, NotImplementedError, ValueError, TypeError): pass
 
 @torch.no_grad()
 def _answers_alike(model, candidate: dict, num_classes: int, input_size) -> bool:
@@ -349,6 +392,8 @@ def load_state(model: nn.Module, folder: str|Path) -> nn.Module: # the model giv
     except Exception as error:
         raise ValueError(f'{path} is damaged or no safetensors file '
                          f'({_first_line(error)})') from error
+    state = OrderedDict(state) # with its modules' versions, which some loaders ask for
+    state._metadata = model.state_dict()._metadata
     try: model.load_state_dict(state)
     except RuntimeError as error:
         lines = [l.strip() for l in str(error).splitlines()[1:3]]
@@ -358,12 +403,17 @@ def load_state(model: nn.Module, folder: str|Path) -> nn.Module: # the model giv
 
 def rebuilt(folder: str|Path, config: dict) -> nn.Module:
     "The backbone that a description names, with random weights; nobody's random state is touched."
-    try:
-        with seeded(0):
-            return build_backbone(num_classes=len(config['classes']), **config['architecture'])
-    except (TypeError, RuntimeError) as error:
-        raise ValueError(f'{Path(folder)/"config.json"} is damaged: its architecture cannot be '
-                         f'built ({_first_line(error)})') from error
+    with reading(folder), seeded(0):
+        return build_backbone(num_classes=len(config['classes']), **config['architecture'])
+
+@contextmanager
+def reading(folder: str|Path):
+    "Whatever goes wrong inside comes from a damaged description, and is said so."
+    try: yield
+    except (FileNotFoundError, torch.OutOfMemoryError): raise
+    except Exception as error: # a builder fails in every way there is
+        raise ValueError(f'{Path(folder)/"config.json"} is damaged, or does not fit its weights '
+                         f'({_first_line(error)})') from error
 
 def read_config(
     folder: str|Path,
