@@ -61,7 +61,8 @@ def _training(command, epochs: int) -> None: # options of both kinds of training
     add('--amp', nargs='?', const='bf16', default='no', choices=('no', 'bf16', 'fp16'),
         help='networks in half precision (alone: bf16; fp16 for GPUs older than 2020)')
     add('--tracker', choices=('tensorboard', 'wandb', 'trackio'),
-        help='send the history there too; files go into --out')
+        help='send the history there too, through accelerate; its files go into --out (trackio\'s '
+             'into its own folder)')
     _reading(command)
     add('--pretrained', action='store_true',
         help='start from published weights (downloads them, once)')

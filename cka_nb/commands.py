@@ -74,7 +74,8 @@ def teacher_from_folder(
     judged = test and read_images(test, size, damaged, labelled=True)
     images = read_images(data, size, damaged, labelled=True)
     teacher = train_teacher(net, images, classes, name=name or Path(out).name, out=out,
-                            transform=Preprocess(size, *_normalisation(wants)), **training)
+                            transform=Preprocess((net.architecture['in_channels'], *size[1:]),
+                                                 *_normalisation(wants)), **training)
     lead = (f'{len(images)} training images. Judged by ' + (
             f'{len(judged)} images of {Path(test).name}.' if judged else
             'the training images themselves: how well it does on others is not known.'))

@@ -87,7 +87,8 @@ def build_backbone(
     in_channels: int=3,     # of the images; torchvision's networks have 3
     pretrained: bool=False, # load published weights (needs a network connection or a cache)
     width: int=16,          # of our own small networks
-    config: dict|None=None, # for the name 'transformers': what its configuration says
+    # for the name 'transformers': what its configuration says; for timm's: img_size, if another
+    config: dict|None=None,
 ) -> nn.Module:
     "A classifier of `num_classes`, random unless `pretrained`; `ValueError` names the nearest."
     import torchvision
@@ -105,9 +106,11 @@ def build_backbone(
     if name == 'transformers': return _from_config(config or {}, num_classes)
     if name.removeprefix('timm/') in backbone_names():
         import timm
+        size = {k: config[k] for k in ('img_size',) if k in (config or {})}
         net = timm.create_model(name.removeprefix('timm/'), pretrained=pretrained,
-                                num_classes=num_classes, in_chans=in_channels)
-        net.architecture = dict(name=name, in_channels=in_channels)
+                                num_classes=num_classes, in_chans=in_channels, **size)
+        net.architecture = dict(name=name, in_channels=in_channels) | (
+            {'config': size} if size else {})
         return net
     near = difflib.get_close_matches(name, backbone_names(), 3)
     raise ValueError(
@@ -120,10 +123,13 @@ def _quiet(name: str) -> dict:
     return (dict(init_weights=True, aux_logits=False) if name in ('googlenet', 'inception_v3')
             else {})
 
-# Hugging Face's image classifier, random weights; code that a configuration names stays out
+# Hugging Face's image classifier, random weights. What would fetch or run what a file names, code,
+# kernels, checkpoints, other backbones, stays out
 def _from_config(config: dict, num_classes: int) -> nn.Module:
     import transformers
-    kept = {k: v for k, v in config.items() if k not in ('model_type', 'auto_map')}
+    out = ('model_type', 'auto_map', 'attn_implementation', 'quantization_config', 'model_args',
+           'use_kernels', 'backbone', 'backbone_kwargs', 'use_pretrained_backbone')
+    kept = {k: v for k, v in config.items() if k not in out and k[:1] != '_'}
     known = transformers.AutoConfig.for_model(config.get('model_type', ''), **kept)
     if known.num_labels != num_classes: known.num_labels = num_classes
     return transformers.AutoModelForImageClassification.from_config(known)

@@ -328,8 +328,11 @@ def architecture_of(
                   else [])
     timm = getattr(model, 'pretrained_cfg', None) or {}
     if timm.get('architecture'):
-        channels = usual_sizes(model)[0][0]
-        candidates.append(dict(name=f'timm/{timm["architecture"]}', in_channels=channels))
+        named = dict(name=f'timm/{timm["architecture"]}', in_channels=usual_sizes(model)[0][0])
+        size = getattr(getattr(model, 'patch_embed', None), 'img_size', None)
+        if size and tuple(size) != tuple(timm.get('input_size', ())[1:]):
+            named['config'] = {'img_size': list(size)}
+        candidates.append(named)
     if type(model).__module__.startswith('transformers.'):
         config = json.loads(model.config.to_json_string(use_diff=False))
         candidates.append(dict(name='transformers',
@@ -404,6 +407,8 @@ def load_state(model: nn.Module, folder: str|Path) -> nn.Module: # the model giv
 def rebuilt(folder: str|Path, config: dict) -> nn.Module:
     "The backbone that a description names, with random weights; nobody's random state is touched."
     with reading(folder), seeded(0):
+        unknown = set(config['architecture']) - {'name', 'in_channels', 'width', 'config'}
+        if unknown: raise ValueError(f'an architecture has no {sorted(unknown)[0]!r}')
         return build_backbone(num_classes=len(config['classes']), **config['architecture'])
 
 @contextmanager

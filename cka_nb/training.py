@@ -48,7 +48,8 @@ def _engine(device: str|None, mixed_precision: str, tracker: str|None=None,
                          project_dir=out and str(out))
     if kind and engine.device.type != kind:
         raise ValueError(f'device {device!r} is not available here, only {engine.device.type}')
-    if tracker is not None: engine.init_trackers('cka_nb')
+    if tracker == 'wandb': Path(out).mkdir(parents=True, exist_ok=True)
+    if tracker is not None: engine.init_trackers('cka_nb', init_kwargs={'wandb': {'dir': str(out)}})
     return engine
 
 def on_device(device: str|None) -> torch.device:

@@ -169,15 +169,31 @@ def test_what_a_hugging_face_processor_wants_is_read_from_it(settings):
     assert wants.normalises == settings.get("do_normalize", True)
 
 
-def test_hugging_face_teachers_load_without_code_of_the_file(tmp_path):
+def test_a_saved_description_fetches_and_runs_nothing(tmp_path, monkeypatch):
     config = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8], depths=[1], num_labels=2)
     teacher = cka.Teacher(transformers.ResNetForImageClassification(config), ["a", "b"],
                           input_size=(3, 32, 32))
     teacher.save(tmp_path)
     saved = json.loads((tmp_path / "config.json").read_text())
-    saved["architecture"]["config"]["auto_map"] = {"AutoConfig": "evil.Config"}
+    saved["architecture"]["config"] |= {
+        "auto_map": {"AutoConfig": "evil.Config"}, "_attn_implementation": "evil/kernels",
+        "attn_implementation": "evil/kernels", "model_args": {"checkpoint_path": "evil.pth"},
+        "quantization_config": {"quant_method": "gptq"}, "use_pretrained_backbone": True}
+    monkeypatch.setattr("socket.socket.connect", lambda *a: pytest.fail("asks a network"))
     (tmp_path / "config.json").write_text(json.dumps(saved))
     assert torch.equal(cka.Teacher.load(tmp_path)(IMAGES).logits, teacher(IMAGES).logits)
+    for key, value in (("pretrained", True), ("checkpoint_path", "evil.pth")):
+        saved["architecture"] = {"name": "timm/resnet10t", "in_channels": 3, key: value}
+        (tmp_path / "config.json").write_text(json.dumps(saved))
+        with pytest.raises(ValueError, match=f"an architecture has no '{key}'"):
+            cka.Teacher.load(tmp_path)
+
+
+def test_a_timm_transformer_of_another_image_size_loads_by_name(tmp_path):
+    model = timm.create_model("test_vit", num_classes=2, img_size=64)
+    teacher = cka.Teacher(model, ["a", "b"], input_size=(3, 64, 64))
+    again = cka.Teacher.load(teacher.save(tmp_path))
+    assert torch.equal(again(IMAGES).logits, teacher(IMAGES).logits)
 
 
 def test_many_files_are_listed_with_their_classes(tmp_path):

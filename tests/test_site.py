@@ -231,6 +231,28 @@ def test_search_finds_every_exported_name(visit):
     assert not page.faults
 
 
+def test_report_of_a_run_opens_offline(browser, tmp_path):
+    import matplotlib.pyplot as plt
+    from cka_nb.report import write_report
+    figure, ax = plt.subplots(figsize=(2, 2))
+    ax.plot([1, 2])
+    file = write_report(tmp_path / "report.html", "Student of <2> classes", "A run.",
+                        {"seed": 0}, {"Parts of the loss": figure}, [["", "a"], ["student", "9"]])
+    plt.close(figure)
+    for scheme in ("light", "dark"):
+        context = browser.new_context(color_scheme=scheme, offline=True)
+        page, asked = context.new_page(), []
+        page.on("request", lambda r: asked.append(r.url))
+        page.on("console", lambda m: asked.append(m.text))
+        page.goto(file.as_uri())
+        assert [url for url in asked if not url.startswith("data:")] == [file.as_uri()]
+        assert page.locator("h1").inner_text() == "Student of <2> classes"
+        assert page.evaluate("document.images[0].naturalWidth") > 100
+        found = Axe().run(page, options=AXE).response["violations"]
+        assert not [v["id"] for v in found if v["impact"] in SEVERE]
+        context.close()
+
+
 def test_weight_of_the_longest_chapter(folder, visit, record_property):
     longest = max(CHAPTERS, key=lambda name: (folder / f"{name}.html").stat().st_size)
     page = visit(longest)
