@@ -192,10 +192,11 @@ class Student(nn.Module, PyTorchModelHubMixin, library_name='cka_nb',
                              dict(classes=list, tasks=dict, architecture=(dict, type(None)),
                                   features=(str, type(None)), backbone=str, preprocess=dict))
         pre, tasks = config['preprocess'], config['tasks']
-        if set(pre) != {'size', 'mean', 'std'} or not all(
-                isinstance(its, list) and set(its) <= set(config['classes'])
-                for its in tasks.values()):
-            raise ValueError(f'{Path(folder)/"config.json"} is damaged: its preprocess or its tasks')
+        with reading(folder):
+            known = class_names(config['classes'])
+            if set(pre) != {'size', 'mean', 'std'}: raise ValueError('its preprocess')
+            if not all(isinstance(its, list) and set(its) <= set(known) for its in tasks.values()):
+                raise ValueError('its tasks')
         if backbone is None:
             if not config['architecture']:
                 raise ValueError(

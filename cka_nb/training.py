@@ -440,6 +440,8 @@ def plot_history(history: list[dict]) -> "Figure": # of matplotlib
         ax.plot(epochs, [sum(v) / len(v)
                          for v in ([h[name] for h in history if h['epoch'] == e] for e in epochs)],
                 label=name)
-    ax.set(xlabel='epoch', ylabel='weighted part of the loss', yscale='log')
+    positive = any(h[name] > 0 for h in history for name in names)
+    ax.set(xlabel='epoch', ylabel='weighted part of the loss',
+           yscale='log' if positive else 'linear')
     ax.legend(fontsize=8, loc='center left', bbox_to_anchor=(1, .5))
     return figure
