@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['parser', 'main']
 
-# %% ../nbs/19_cli.ipynb #0f94da32
-import argparse, json, math, shlex, sys, warnings
+# %% ../nbs/19_cli.ipynb #b5f76d38
+import argparse, json, math, os, shlex, sys, warnings
 from pathlib import Path
 
-from .commands import AUGMENTATIONS, OBJECTIVES, read_images, read_student, read_teachers
-from .commands import report_of, student_from_folders, teacher_from_folder
+from .commands import AUGMENTATIONS, OBJECTIVES, bring_to_size, read_images, read_student
+from .commands import read_teachers, report_of, student_from_folders, teacher_from_folder
 from .core import as_text, versions
 from .data import ImageFiles
 from .demo import demo
@@ -41,7 +41,8 @@ def _names(text: str) -> list[str]: return [name.strip() for name in text.split(
 def _size(text: str) -> tuple[int, int, int]: # '64', '48x64' or '1x28x28' -> (C, H, W)
     try: sides = [int(side) for side in text.lower().split('x')]
     except ValueError: sides = [0]
-    if len(sides) > 3 or min(sides) < 1 or len(sides) == 3 and sides[0] not in (1, 3):
+    fits = len(sides) <= 3 and 1 <= min(sides) <= max(sides) <= 10_000
+    if not fits or len(sides) == 3 and sides[0] not in (1, 3):
         raise argparse.ArgumentTypeError(f'must be like 64, 48x64 or 1x28x28, got {text!r}')
     return (*([3] if len(sides) < 3 else []), *(sides * 2 if len(sides) == 1 else sides))
 
@@ -119,6 +120,7 @@ def _told(out: Path) -> None: # the accuracies, where there are any
 def _evaluate(a, command):
     student, teachers = read_student(a.student), read_teachers(a.teacher, a.rename, a.drop)
     size = a.size or image_size(student)
+    if size: bring_to_size(teachers, size)
     data = read_images(a.data, size, a.damaged, labelled=True)
     for model in (student, *teachers): model.to(on_device(a.device))
     if a.out:
@@ -129,14 +131,16 @@ def _evaluate(a, command):
 
 def _predict(a, command):
     student = read_student(a.student).to(on_device(a.device))
-    files = [f for path in a.files for f in (ImageFiles(path).files if path.is_dir() else [path])]
-    bad = 0
-    for said in predict_files(student, files, a.top, a.batch_size):
+    files, bad = [], 0
+    for path in a.files:
+        try: files += ImageFiles(path).files if path.is_dir() else [path]
+        except ValueError as error: bad += 1; print(f'cka_nb predict: {error}', file=sys.stderr)
+    for said in predict_files(student, files, a.top, a.batch_size) if files else ():
         if 'error' in said:
             bad += 1; print(f'cka_nb predict: {said["error"]}', file=sys.stderr)
         elif a.json: print(json.dumps(said))
         else: print(said['file'], *(f'{c} {100 * p:.1f} %' for c, p in said['top']), sep='\t')
-    if bad: raise ValueError(f'{bad} of {len(files)} files could not be read')
+    if bad: raise ValueError(f'{bad} of {max(bad, len(files))} could not be read')
 
 def _export(a, command):
     worst = export(read_student(a.student), a.out, a.size)
@@ -259,6 +263,8 @@ def main(
 ) -> int:                      # exit status
     "Run a command; what the user got wrong is one line on standard error and status 2."
     argv = sys.argv[1:] if argv is None else argv
+    for stream in (sys.stdout, sys.stderr): # a name that the terminal has no letters for
+        if hasattr(stream, 'reconfigure'): stream.reconfigure(errors='backslashreplace')
     try: options = parser().parse_args(argv)
     except SystemExit as stop: return stop.code or 0
     def note(message, *_): print(f'cka_nb {options.command}: note: {message}', file=sys.stderr)
@@ -266,6 +272,10 @@ def main(
         with warnings.catch_warnings():
             warnings.showwarning = note
             options.run(options, shlex.join(['cka_nb', *argv]))
+            sys.stdout.flush()
+    except BrokenPipeError: # whoever was reading has left, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except (ValueError, OSError, FloatingPointError) as error:
         print(f'cka_nb {options.command}: ' + ' '.join(str(error).split()), file=sys.stderr)
         return 2

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['OBJECTIVES', 'AUGMENTATIONS', 'read_images', 'published', 'readable_size', 'teacher_from_folder', 'read_student',
-           'read_teacher', 'read_teachers', 'common_size', 'student_from_folders', 'report_of']
+           'read_teacher', 'read_teachers', 'bring_to_size', 'common_size', 'student_from_folders', 'report_of']
 
 # %% ../nbs/18_commands.ipynb #1b90b199
 import json
@@ -15,8 +15,8 @@ import torch
 from .baselines import CommonFeatureLearning, joint_distillation, owned_distillation
 from .baselines import task_distillation
 from .core import evaluating, seeded, versions, write_json
-from .data import ImageFiles, TensorImages, Unlabelled, epoch_order, random_affine
-from .data import random_crop_flip
+from .data import ClassSubset, ImageFiles, TensorImages, Unlabelled, epoch_order
+from .data import random_affine, random_crop_flip
 from .deployment import image_size
 from .evaluation import Answers, answers_of
 from .models import Preprocess, build_backbone
@@ -25,7 +25,7 @@ from .report import embedded, judge, plot_common_space, plot_confusion, plot_exa
 from .report import plot_predicted, table_of, write_report
 from .student import Student
 from .teachers import LabelSpace, Teacher, fingerprint, logits_of, probe_images, usual_sizes
-from .training import amalgamate, plot_history, train_teacher
+from .training import amalgamate, check_folder, plot_history, train_teacher
 
 # %% ../nbs/18_commands.ipynb #542cf436
 def read_images(
@@ -66,13 +66,14 @@ def teacher_from_folder(
     **training,                      # as for `train_teacher`
 ) -> Teacher:
     "Train a teacher on a folder of labelled images; teacher, history, result and report in `out`."
-    found = read_images(data, None, labelled=True).classes
+    found = read_images(data, None, damaged, labelled=True).classes
+    if Path(out, 'student').exists(): raise ValueError(f'{out} holds the run of a student')
     seed, channels = training.get('seed', 0), size[0] if size else 3
     with seeded(seed): net = build_backbone(backbone, len(classes or found), channels, pretrained)
     wants = published(backbone, net) if pretrained else Preprocess()
     size = size or wants.size or readable_size(net, channels)
-    judged = test and read_images(test, size, damaged, labelled=True)
-    images = read_images(data, size, damaged, labelled=True)
+    read = lambda folder: _own(read_images(folder, size, damaged, labelled=True), classes or found)
+    judged, images = test and read(test), read(data)
     teacher = train_teacher(net, images, classes, name=name or Path(out).name, out=out,
                             transform=Preprocess((net.architecture['in_channels'], *size[1:]),
                                                  *_normalisation(wants)), **training)
@@ -81,6 +82,13 @@ def teacher_from_folder(
             'the training images themselves: how well it does on others is not known.'))
     report_of(Path(out), teacher, judged or images, lead, command=command)
     return teacher
+
+def _own(images: ImageFiles, classes: list[str]) -> ClassSubset: # those of a teacher's classes
+    present = [c for c in classes if c in images.classes]
+    if not present:
+        raise ValueError(f'{images.folder} has no class of {", ".join(classes[:6])}, only '
+                         f'{", ".join(images.classes[:6])}')
+    return ClassSubset(images, present)
 
 def _normalisation(wants: Preprocess): # mean and std, or nothing
     config = wants.config(); return config['mean'], config['std']
@@ -96,10 +104,11 @@ def read_teacher(folder: str|Path) -> Teacher:
     "A teacher that was saved; a saved student (or its run) becomes one."
     config = Path(folder)/'config.json'
     is_student = (Path(folder)/'student'/'config.json').is_file() if not config.is_file() else (
-        '"cka_nb student' in config.read_text(encoding='utf-8', errors='replace')[:200])
+        '"format": "cka_nb student' in config.read_text(encoding='utf-8', errors='replace')[:200])
     if not is_student: return Teacher.load(folder)
-    student = read_student(folder)
-    return Teacher(student, student.classes, Path(folder).name, input_size=image_size(student))
+    student, name = read_student(folder), Path(folder).resolve()
+    name = (name.parent if name.name == 'student' else name).name
+    return Teacher(student, student.classes, name, input_size=image_size(student))
 
 def read_teachers(
     folders: list,
@@ -121,6 +130,12 @@ def read_teachers(
                              f'{", ".join(LabelSpace(teachers).classes)}')
         for i in had: changes[i][old] = new
     return [t.renamed(c) if c else t for t, c in zip(teachers, changes)]
+
+def bring_to_size(teachers: list[Teacher], size: tuple[int, int, int]) -> None: # (C, H, W)
+    "Let teachers that say nothing scale images of this size to that with which they were saved."
+    for t in teachers:
+        if t.transform is None and t.input_size not in (None, size):
+            t.transform = Preprocess(t.input_size)
 
 def common_size(teachers: list[Teacher]) -> tuple[int, int, int]: # (C, H, W)
     "The largest size that one of the teachers wants."
@@ -147,10 +162,11 @@ def student_from_folders(
 ) -> Student:
     "Amalgamate teachers on a folder of images; student, history, result and report in `out`."
     size, out = size or common_size(teachers), Path(out)
-    for t in teachers: # whoever says nothing gets what it was saved with
-        if t.transform is None and t.input_size not in (None, size):
-            t.transform = Preprocess(t.input_size)
+    if (out/'config.json').exists(): raise ValueError(f'{out} holds a teacher or a student')
+    check_folder(out/'student')
+    bring_to_size(teachers, size)
     judged = test and read_images(test, size, damaged, labelled=True)
+    if judged: _own(judged, LabelSpace(teachers).classes) # refuses a set of other classes
     heap, aim = read_images(images, size, damaged), OBJECTIVES[objective]()
     with seeded(training.get('seed', 0)):
         wants = _wants(backbone, pretrained)
@@ -183,7 +199,7 @@ def report_of(
     command: str|None=None,  # for run.json
 ) -> dict:                   # rows of result.json
     "result.json and report.html of a run in `out`, whose history and run.json are read."
-    import matplotlib.pyplot as plt
+    import matplotlib, matplotlib.pyplot as plt
     labelled = getattr(dataset, 'labels', None) is not None
     if labelled: rows, said = judge(model, list(teachers), dataset)
     else:
@@ -196,7 +212,8 @@ def report_of(
                     for f in ('run.json', 'history.json'))
     if run: write_json(out/'run.json', {'command': command} | run)
     write_json(out/'result.json', rows)
-    figures = _figures(model, dataset, said, objective, history)
+    with matplotlib.rc_context({'text.parse_math': False}): # a class may be called $x$
+        figures = _figures(model, dataset, said, objective, history)
     plain = {k: v for k, v in (run or {}).items() if not isinstance(v, dict) and v is not None}
     facts = {'command': command, **plain,
              'versions': ', '.join(f'{k} {v}' for k, v in versions().items()),

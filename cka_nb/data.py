@@ -40,8 +40,14 @@ def as_image(image) -> Tensor: # (C, H, W), uint8 or float
 def _plain(image): # any PIL image -> one of mode L, RGB or, for more than 8 bits, F in [0, 1]
     from PIL import Image, ImageOps
     image = ImageOps.exif_transpose(image)
-    if image.mode.startswith('I'): return Image.fromarray(np.asarray(image, np.float32) / 65535)
-    if image.mode in ('L', 'RGB', 'F'): return image
+    if image.mode == 'F' or image.mode[:1] == 'I':
+        x = np.asarray(image, np.float32) / (1 if image.mode == 'F' else 65535)
+        # whole numbers of 32 bits may be of any scale; those beyond bytes are taken for 16 bits
+        if not (x.min() >= 0 and x.max() <= 1) or image.mode == 'I' and x.max() * 65535 < 256:
+            raise ValueError(f'values of mode {image.mode} must be in [0, 1], or whole and of 16 '
+                             f'bits, got {x.min():.3g} to {x.max():.3g}')
+        return Image.fromarray(x)
+    if image.mode in ('L', 'RGB'): return image
     if image.mode == '1': return image.convert('L')
     if 'A' in image.getbands() or 'a' in image.getbands() or 'transparency' in image.info:
         image = image.convert('RGBA') # on white, as a page would show it
@@ -249,7 +255,8 @@ def random_crop_flip(
 # %% ../nbs/02_data.ipynb #bb534675
 class ImageFiles(Dataset):
     "A folder's image files, decoded when asked for; sub-folders, if all are in one, are classes."
-    kinds = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff', '.ppm', '.pgm')
+    kinds = ('.jpg', '.jpeg', '.jfif', '.png', '.webp', '.avif', '.bmp', '.gif', '.tif', '.tiff',
+             '.ppm', '.pgm', '.jp2', '.tga')
     def __init__(self,
         folder: str|Path|list, # or the files themselves, which then have no classes
         size: tuple[int, int, int]|None=None, # (C, H, W) of every image; None: as the files are
@@ -263,14 +270,19 @@ class ImageFiles(Dataset):
         if size is not None and (len(size) != 3 or size[0] not in (1, 3) or min(size) < 1):
             raise ValueError(f'size must be (C, H, W) with 1 or 3 channels, got {size}')
         self.folder, self.size = None if listed else Path(folder), size
-        self.files = [Path(f) for f in folder] if listed else sorted(Path(at)/name for at, _, names in os.walk(folder) for name in names
-                            if Path(name).suffix.lower() in self.kinds and name[0] != '.')
+        self.files = [Path(f) for f in folder] if listed else sorted(
+            Path(at)/name for at, names in _walked(folder) for name in names
+            if Path(name).suffix.lower() in self.kinds and name[0] != '.')
         if not self.files: raise ValueError(f'no image file in {str(folder)!r}')
         if damaged == 'skip': self._leave_out_damaged()
         within = [f.parts[-1:] if listed else f.relative_to(folder).parts for f in self.files]
         self.classes = self.labels = None
         if all(len(parts) > 1 for parts in within):
             self.classes = sorted({parts[0] for parts in within})
+            for name in self.classes:
+                if name != name.encode('utf-8', 'replace').decode():
+                    raise ValueError(f'the folder {name!r} in {str(folder)!r} has a name that is '
+                                     'no UTF-8: rename it')
             place = {c: i for i, c in enumerate(self.classes)}
             self.labels = torch.tensor([place[parts[0]] for parts in within])
 
@@ -286,6 +298,8 @@ class ImageFiles(Dataset):
     def _read(self, i: int) -> Tensor:
         from PIL import Image
         try:
+            if self.files[i].exists() and not self.files[i].is_file():
+                raise ValueError('no regular file') # a pipe would be waited for
             with Image.open(self.files[i]) as image:
                 return as_image(image) if self.size is None else _fitted(_plain(image), self.size)
         # damaged files fail inside decoders in every way there is
@@ -307,6 +321,16 @@ class ImageFiles(Dataset):
             warnings.warn(f'{good.count(False)} of {len(good)} image files cannot be read and are '
                           f'left out; the first is {self.files[good.index(False)]}')
         self.files = [f for f, fine in zip(self.files, good) if fine]
+
+def _walked(folder): # (folder, names of files), hidden folders left out, each folder once
+    def refused(error): raise ValueError(f'{error.filename} cannot be read ({error.strerror})')
+    seen = set()
+    for at, folders, names in os.walk(folder, onerror=refused, followlinks=True):
+        here = os.path.realpath(at)
+        folders[:] = [] if here in seen else [
+            f for f in folders if f[0] != '.' and f != '__MACOSX']
+        if here not in seen: yield at, names
+        seen.add(here)
 
 def _fitted(image, size: tuple[int, int, int]) -> Tensor: # of a plain PIL image, (C, H, W)
     from PIL import ImageOps
@@ -379,7 +403,8 @@ def class_names_of(dataset) -> list[str]|None:
     "Names of a data set's labels, also through `torch.utils.data.Subset`; None where it has none."
     while dataset is not None:
         if getattr(dataset, 'classes', None) is not None: return [str(c) for c in dataset.classes]
-        names = getattr(_features_of(dataset).get('label'), 'names', None)
+        columns = _features_of(dataset)
+        names = getattr(columns.get('label', columns.get('labels')), 'names', None)
         if names: return [str(c) for c in names]
         dataset = getattr(dataset, 'dataset', None)
     return None

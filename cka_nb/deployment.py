@@ -41,7 +41,7 @@ def export(
                          '(C, H, W)')
     net = _Plain(copy.deepcopy(student).cpu().float().eval())
     file.parent.mkdir(parents=True, exist_ok=True)
-    aside = file.with_name(f'{file.stem}.part{file.suffix}') # torch.export wants its suffix
+    aside = file.with_name(f'.{file.stem}.{os.getpid()}.part{file.suffix}')
     try:
         try: ask = kinds[file.suffix](net, size, aside, _facts(student, size))
         except (RuntimeError, TypeError, torch.onnx.OnnxExporterError) as error:

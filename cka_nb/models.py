@@ -201,6 +201,8 @@ class Preprocess(nn.Module):
         if timm is not None:
             first = next(m for m in source.modules() if isinstance(m, nn.Conv2d))
             size, mean, std = (timm[k] for k in ('input_size', 'mean', 'std'))
+            own = getattr(getattr(source, 'patch_embed', None), 'img_size', None)
+            if own: size = (size[0], *own) # made for another size than it was published for
             grey = first.in_channels == 1 and size[0] == 3 # the mean channel, as timm sums weights
             if grey: mean, std = ([sum(v) / 3] for v in (mean, std))
             return cls((first.in_channels, *size[1:]), mean, std)
@@ -209,6 +211,13 @@ class Preprocess(nn.Module):
             side = preset.crop_size
             return cls((3, side[0], side[-1]), preset.mean, preset.std)
         if hasattr(source, 'image_mean'):
+            odd = [k for k, usual in (('do_resize', True), ('do_rescale', True), ('include_top',
+                   False), ('rescale_offset', False), ('do_flip_channel_order', False))
+                   if bool(getattr(source, k, usual)) != usual]
+            if odd:
+                raise ValueError(f'{type(source).__name__} has {odd[0]}='
+                                 f'{getattr(source, odd[0])}, which Preprocess cannot do: give the '
+                                 'teacher a transform=... of your own')
             wanted = getattr(source, 'crop_size', None) if getattr(
                 source, 'do_center_crop', False) else source.size
             wanted = dict(wanted) if not isinstance(wanted, int) else {'shortest_edge': wanted}

@@ -28,7 +28,7 @@ def class_names(classes) -> list[str]: # unique
     "The names as strings; `ValueError` for none or for one given twice."
     if isinstance(classes, (str, bytes)):
         raise TypeError(f'classes must be a list of names, got the string {classes!r}')
-    if not hasattr(classes, '__iter__'):
+    if not hasattr(classes, '__iter__') or isinstance(classes, (set, frozenset, Mapping)):
         raise TypeError(f'classes must be a list of names, got {type(classes).__name__}')
     names = [str(c) for c in classes]
     if not names: raise ValueError('classes is empty: name at least one class')
@@ -120,7 +120,9 @@ class Teacher(nn.Module):
         if input_size is not None: self(probe_images(2, _size(input_size)).to(self._device()))
 
     def _name(self, outputs) -> None: # a name or None for each logit
-        if isinstance(outputs, (str, bytes)) or not hasattr(outputs, '__iter__'):
+        if isinstance(outputs, Mapping) and list(outputs) == list(range(len(outputs))):
+            outputs = list(outputs.values()) # Hugging Face's id2label
+        if isinstance(outputs, (str, bytes, set, Mapping)) or not hasattr(outputs, '__iter__'):
             class_names(outputs) # refuses
         self.outputs = [c if c is None else str(c) for c in outputs]
         self.kept = [i for i, c in enumerate(self.outputs) if c is not None]
@@ -220,8 +222,18 @@ class Teacher(nn.Module):
             raise ValueError(f'teacher {self.name!r} has no submodule {name!r}; it has '
                              f'{", ".join([m for m in modules if m][:12])} ...')
         self._place = (name, 'input' if name == head else 'output')
-        if self._place[1] == 'input': modules[name].register_forward_pre_hook(self._keep_input)
-        else: modules[name].register_forward_hook(self._keep_output)
+        if self._place[1] == 'output':
+            modules[name].register_forward_hook(self._keep_output)
+            return
+        hook = modules[name].register_forward_pre_hook(self._keep_input)
+        logits, again = logits_of(self.model(x)), modules[name](self._kept)
+        self._kept = None
+        if not torch.equal(again.reshape(logits.shape), logits):
+            hook.remove(); self._place = None
+            raise ValueError(f'the head {name!r} of teacher {self.name!r} does not give the logits '
+                             'again from what it read (it is called twice, or its input is changed '
+                             'afterwards); name a submodule, features="layer4", or give a '
+                             'function, features=lambda model, x: (logits, features)')
 
     def _keep_input(self, module, args): self._kept = args[0]
     def _keep_output(self, module, args, out): self._kept = out
@@ -384,7 +396,9 @@ def save_state(model: nn.Module, folder: str|Path) -> None:
     "Write the state of `model` into folder/model.safetensors, whole or not at all."
     folder = Path(folder); folder.mkdir(parents=True, exist_ok=True)
     state = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
-    save_file(state, folder/'model.safetensors.part')
+    try: save_file(state, folder/'model.safetensors.part')
+    except Exception as error: # of safetensors' own kind
+        raise OSError(f'{folder} cannot be written ({_first_line(error)})') from error
     (folder/'model.safetensors.part').replace(folder/'model.safetensors')
 
 def load_state(model: nn.Module, folder: str|Path) -> nn.Module: # the model given

@@ -7,7 +7,7 @@ __all__ = ['on_device', 'one_cycle', 'train_teacher', 'check_folder', 'ask', 'as
            'described', 'plot_history']
 
 # %% ../nbs/12_training.ipynb #c45a3d84
-import copy, math, time
+import copy, math, tempfile, time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -213,6 +213,10 @@ def check_folder(out: str|Path|None) -> None:
     except OSError as error:
         raise ValueError(f'out {str(out)!r} cannot be made a folder ({error.strerror})') from error
     for p in made: p.rmdir()
+    if not made:
+        try: tempfile.TemporaryFile(dir=out).close()
+        except OSError as error:
+            raise ValueError(f'out {str(out)!r} cannot be written ({error.strerror})') from error
 
 # %% ../nbs/12_training.ipynb #253e7a08
 def ask(

@@ -208,3 +208,82 @@ def test_many_files_are_listed_with_their_classes(tmp_path):
     assert images.labels.tolist() == [k for k in range(100) for _ in range(100)]
 
 
+
+
+class Twice(torch.nn.Module):
+    """Its head is called twice, or its input is spoilt afterwards."""
+
+    def __init__(self, spoils):
+        super().__init__()
+        self.body, self.fc, self.spoils = torch.nn.Flatten(), torch.nn.Linear(192, 2), spoils
+
+    def forward(self, x):
+        read = self.body(x) * 1
+        said = self.fc(read)
+        if self.spoils:
+            read.zero_()
+        else:
+            self.fc(self.body(x.flip(3)))
+        return said
+
+
+@pytest.mark.parametrize("spoils", [False, True])
+def test_a_head_that_does_not_give_the_logits_again_is_refused(spoils):
+    with pytest.raises(ValueError, match="does not give the logits again.*name a submodule"):
+        cka.Teacher(Twice(spoils), ["a", "b"], input_size=(3, 8, 8))
+    taught = cka.Teacher(Twice(spoils), ["a", "b"], features=lambda m, x: (m(x), m.body(x)))
+    assert taught(IMAGES[:, :, :8, :8]).features.shape == (2, 192)
+
+
+def test_classes_of_a_configuration_and_of_a_set():
+    model = cka.SmallResNet(2)
+    assert cka.Teacher(model, {0: "cat", 1: "dog"}).classes == ["cat", "dog"]
+    for unordered in ({"cat", "dog"}, {"cat": 0, "dog": 1}):
+        with pytest.raises(TypeError, match="must be a list of names"):
+            cka.Teacher(model, unordered)
+
+
+def test_numbers_of_unknown_scale_are_named(tmp_path):
+    grey = np.linspace(0, 255, 64, dtype=np.float32).reshape(8, 8)
+    for name, array in (("bytes", grey), ("nan", np.full_like(grey, np.nan)), ("whole", grey.astype(np.int32))):
+        Image.fromarray(array).save(tmp_path / f"{name}.tif")
+        with pytest.raises(ValueError, match=f"{name}.tif cannot be read as an image"):
+            cka.ImageFiles([tmp_path / f"{name}.tif"])[0]
+    Image.fromarray(grey / 255).save(tmp_path / "right.tif")
+    right = cka.ImageFiles([tmp_path / "right.tif"])[0]
+    assert torch.equal(right[0], torch.from_numpy(grey / 255))
+
+
+def test_odd_folders(tmp_path, folder):
+    os.symlink(folder / "sorted" / "down", tmp_path / "down")  # a class elsewhere
+    (tmp_path / "across").mkdir()
+    os.symlink(tmp_path, tmp_path / "across" / "round")        # a folder in itself
+    os.link(folder / "sorted" / "across" / "0.png", tmp_path / "across" / "0.png")
+    (tmp_path / ".cache").mkdir()
+    os.link(folder / "sorted" / "across" / "1.png", tmp_path / ".cache" / "1.png")
+    os.mkfifo(tmp_path / "across" / "pipe.png")
+    images = cka.ImageFiles(tmp_path, size=(3, 8, 8))
+    assert images.classes == ["across", "down"] and len(images) == 26
+    with pytest.raises(ValueError, match="pipe.png cannot be read"):
+        images[[file.name for file in images.files].index("pipe.png")]
+
+
+def test_a_teacher_of_some_classes_is_judged_by_those(folder, tmp_path, capsys):
+    names = tmp_path / "names"
+    for old, new in (("down", "$a_{$"), ("across", "<b>|`x`"), ("both", "other")):
+        (names / new).mkdir(parents=True)
+        for i in range(8):
+            os.link(folder / "sorted" / old / f"{i}.png", names / new / f"{i}.png")
+    assert main(["train-teacher", "--data", str(names), "--classes", "$a_{$,<b>|`x`", "--size", "16",
+                 "--backbone", "resnet_small", "--epochs", "8", "--batch-size", "8",
+                 "--out", str(tmp_path / "taught"), "--device", "cpu"]) == 0
+    result = json.loads((tmp_path / "taught/result.json").read_text())["teacher"]
+    assert result["count"] == 16  # of 24: the third class is not its own
+    assert "16 training images" in (tmp_path / "taught/report.html").read_text()
+    again = ["amalgamate", "--teacher", str(tmp_path / "taught"), "--images", str(names),
+             "--backbone", "resnet_small", "--epochs", "1"]
+    for more, text in ((["--out", str(tmp_path / "taught")], "holds a teacher or a student"),
+                       (["--test", str(folder / "sorted"), "--out", str(tmp_path / "run")],
+                        "has no class of")):
+        assert main([*again, *more]) == 2 and text in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
