@@ -9,7 +9,7 @@ __all__ = ['parser', 'main']
 import argparse, json, math, os, shlex, sys, warnings
 from pathlib import Path
 
-from .commands import AUGMENTATIONS, OBJECTIVES, bring_to_size, read_images, read_student
+from .commands import AUGMENTATIONS, OBJECTIVES, for_images, read_images, read_student
 from .commands import read_teachers, report_of, student_from_folders, teacher_from_folder
 from .core import as_text, versions
 from .data import ImageFiles
@@ -47,7 +47,7 @@ def _size(text: str) -> tuple[int, int, int]: # '64', '48x64' or '1x28x28' -> (C
     return (*([3] if len(sides) < 3 else []), *(sides * 2 if len(sides) == 1 else sides))
 
 # %% ../nbs/19_cli.ipynb #61bf2eb6
-def _training(command, epochs: int) -> None: # options of both kinds of training
+def _training(command, epochs: int, size: str) -> None: # options of both kinds of training
     add = command.add_argument
     add('--epochs', type=_count, default=epochs, metavar='N',
         help=f'passes over the images (default: {epochs})')
@@ -64,7 +64,7 @@ def _training(command, epochs: int) -> None: # options of both kinds of training
     add('--tracker', choices=('tensorboard', 'wandb', 'trackio'),
         help='send the history there too, through accelerate; its files go into --out (trackio\'s '
              'into its own folder)')
-    _reading(command)
+    _reading(command, size)
     add('--pretrained', action='store_true',
         help='start from published weights (downloads them, once)')
     add('--test', type=Path, metavar='DIR',
@@ -73,9 +73,9 @@ def _training(command, epochs: int) -> None: # options of both kinds of training
 def _device(command) -> None:
     command.add_argument('--device', help='cpu, cuda or mps (default: a GPU if there is one)')
 
-def _reading(command) -> None:
+def _reading(command, size: str) -> None:
     command.add_argument('--size', type=_size, metavar='SIZE', help='of the images: 64, 48x64 '
-                         '(height x width) or 1x28x28 (grey) (default: what the networks want)')
+                         f'(height x width) or 1x28x28 (grey) (default: {size})')
     command.add_argument('--damaged', choices=('raise', 'skip'), default='raise',
                          help='image files that cannot be read: stop, or leave out and count '
                          '(default: raise)')
@@ -103,6 +103,7 @@ def _settings(a) -> dict: # of both kinds of training
 def _train_teacher(a, command):
     teacher = teacher_from_folder(a.data, a.backbone, _folder(a.out), a.classes, a.size,
                                   a.pretrained, a.damaged, a.name, a.test, command, **_settings(a))
+    if not a.test: print('judged by the training images, for want of --test:')
     _told(a.out); print(f'a teacher of {len(teacher.classes)} classes, for images of '
                         f'{"x".join(map(str, teacher.input_size))}: {a.out}')
 
@@ -120,12 +121,12 @@ def _told(out: Path) -> None: # the accuracies, where there are any
 def _evaluate(a, command):
     student, teachers = read_student(a.student), read_teachers(a.teacher, a.rename, a.drop)
     size = a.size or image_size(student)
-    if size: bring_to_size(teachers, size)
+    if size: teachers = for_images(teachers, size)
     data = read_images(a.data, size, a.damaged, labelled=True)
     for model in (student, *teachers): model.to(on_device(a.device))
     if a.out:
         rows = report_of(_folder(a.out), student, data, f'{len(data)} images of {a.data.name}.',
-                         teachers, command=command)
+                         teachers, command=command, batch_size=a.batch_size)
     else: rows = judge(student, teachers, data, a.batch_size)[0]
     print(json.dumps(rows) if a.json else as_text(table_of(rows)))
 
@@ -178,7 +179,7 @@ def parser() -> argparse.ArgumentParser:
 
     run = command('train-teacher', _train_teacher, 'a classifier from a folder of labelled images',
                   'Train a classifier with labels and save it as a teacher: weights, description,\n'
-                  'history.json, result.json and report.html in --out.',
+                  'history.json, result.json and report.html in --out, instead of an earlier one.',
                   'cka_nb train-teacher --data birds/ --backbone resnet18 --out teachers/birds')
     run.add_argument('--data', type=Path, required=True, metavar='DIR',
                      help='images, a sub-folder per class')
@@ -188,7 +189,7 @@ def parser() -> argparse.ArgumentParser:
                      help='sub-folders to use, in this order (default: all of them)')
     run.add_argument('--out', type=Path, required=True, metavar='DIR', help='folder of the teacher')
     run.add_argument('--name', help='of the teacher, in tables (default: the folder\'s)')
-    _training(run, 40)
+    _training(run, 40, 'that of the published weights with --pretrained, else 64 if it can read it')
 
     run = command('amalgamate', _amalgamate, 'one student from teachers and unlabelled images',
                   'Train a student of all teachers\' classes on images without labels: student,\n'
@@ -206,7 +207,7 @@ def parser() -> argparse.ArgumentParser:
                      help='what the student is trained for (default: cka)')
     run.add_argument('--views', type=_seed, default=8, metavar='N', help='views of each image over '
                      'which teachers\' answers are averaged to find its owner (default: 8)')
-    _training(run, 60)
+    _training(run, 60, 'the largest that a teacher wants')
 
     run = command('evaluate', _evaluate, 'how good a student is, on labelled images',
                   'Judge a student on a folder with a sub-folder per class; with --teacher,\n'
@@ -219,7 +220,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument('--json', action='store_true', help='print JSON, not a table')
     run.add_argument('--batch-size', type=_count, default=64, metavar='N',
                      help='images at once (default: 64)')
-    _device(run); _reading(run)
+    _device(run); _reading(run, 'the student\'s')
 
     run = command('predict', _predict, 'which class an image file shows',
                   'Print file, class and probability of every image file; of a folder, all in it.\n'

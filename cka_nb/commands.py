@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['OBJECTIVES', 'AUGMENTATIONS', 'read_images', 'published', 'readable_size', 'teacher_from_folder', 'read_student',
-           'read_teacher', 'read_teachers', 'bring_to_size', 'common_size', 'student_from_folders', 'report_of']
+           'read_teacher', 'read_teachers', 'for_images', 'common_size', 'student_from_folders', 'report_of']
 
 # %% ../nbs/18_commands.ipynb #1b90b199
-import json
+import copy, json
 from pathlib import Path
 
 import torch
@@ -66,14 +66,15 @@ def teacher_from_folder(
     **training,                      # as for `train_teacher`
 ) -> Teacher:
     "Train a teacher on a folder of labelled images; teacher, history, result and report in `out`."
-    found = read_images(data, None, damaged, labelled=True).classes
     if Path(out, 'student').exists(): raise ValueError(f'{out} holds the run of a student')
-    seed, channels = training.get('seed', 0), size[0] if size else 3
-    with seeded(seed): net = build_backbone(backbone, len(classes or found), channels, pretrained)
+    files = read_images(data, None, damaged, labelled=True)
+    its, channels = classes or files.classes, size[0] if size else 3
+    with seeded(training.get('seed', 0)):
+        net = build_backbone(backbone, len(its), channels, pretrained)
     wants = published(backbone, net) if pretrained else Preprocess()
-    size = size or wants.size or readable_size(net, channels)
-    read = lambda folder: _own(read_images(folder, size, damaged, labelled=True), classes or found)
-    judged, images = test and read(test), read(data)
+    files.size = size = size or wants.size or readable_size(net, channels)
+    images = _own(files, its)
+    judged = test and _own(read_images(test, size, damaged, labelled=True), its)
     teacher = train_teacher(net, images, classes, name=name or Path(out).name, out=out,
                             transform=Preprocess((net.architecture['in_channels'], *size[1:]),
                                                  *_normalisation(wants)), **training)
@@ -131,14 +132,16 @@ def read_teachers(
         for i in had: changes[i][old] = new
     return [t.renamed(c) if c else t for t, c in zip(teachers, changes)]
 
-def bring_to_size(teachers: list[Teacher], size: tuple[int, int, int]) -> None: # (C, H, W)
-    "Let teachers that say nothing scale images of this size to that with which they were saved."
+def for_images(teachers: list[Teacher], size: tuple[int, int, int]) -> list[Teacher]:
+    "Teachers for images of size (C, H, W): one without a transform scales them to its own size."
+    teachers = [copy.deepcopy(t) if t.transform is None else t for t in teachers]
     for t in teachers:
         if t.transform is None and t.input_size not in (None, size):
             t.transform = Preprocess(t.input_size)
+    return teachers
 
 def common_size(teachers: list[Teacher]) -> tuple[int, int, int]: # (C, H, W)
-    "The largest size that one of the teachers wants."
+    "The most channels, height and width that any of the teachers wants."
     sizes = [getattr(t.transform, 'size', None) or t.input_size for t in teachers]
     if not all(sizes):
         name = teachers[sizes.index(None)].name
@@ -164,14 +167,15 @@ def student_from_folders(
     size, out = size or common_size(teachers), Path(out)
     if (out/'config.json').exists(): raise ValueError(f'{out} holds a teacher or a student')
     check_folder(out/'student')
-    bring_to_size(teachers, size)
+    teachers = for_images(teachers, size)
     judged = test and read_images(test, size, damaged, labelled=True)
     if judged: _own(judged, LabelSpace(teachers).classes) # refuses a set of other classes
     heap, aim = read_images(images, size, damaged), OBJECTIVES[objective]()
+    wants = published(backbone, build_backbone(backbone, 2)) if pretrained else Preprocess()
+    mean, std = _normalisation(wants)
     with seeded(training.get('seed', 0)):
-        wants = _wants(backbone, pretrained)
         student = Student(backbone, LabelSpace(teachers), input_size=size, pretrained=pretrained,
-                          mean=wants[0], std=wants[1])
+                          mean=mean, std=std)
     history = amalgamate(teachers, student, heap, aim, out=out, **training)
     lead = (f'{len(teachers)} teachers, {len(heap)} images without labels, '
             f'{history[-1]["seconds"]:.0f} s. ' + (
@@ -184,9 +188,6 @@ def student_from_folders(
         student.save(out/'student')
     return student
 
-def _wants(backbone: str, pretrained: bool): # mean, std
-    return _normalisation(published(backbone, build_backbone(backbone, 2))) if pretrained else (
-        None, None)
 
 # %% ../nbs/18_commands.ipynb #bf277fd9
 def report_of(
@@ -197,14 +198,16 @@ def report_of(
     teachers: list=(),       # to compare a student with
     objective=None,          # with the projection into the common space
     command: str|None=None,  # for run.json
+    batch_size: int=256,     # images asked about at once
 ) -> dict:                   # rows of result.json
     "result.json and report.html of a run in `out`, whose history and run.json are read."
     import matplotlib, matplotlib.pyplot as plt
     labelled = getattr(dataset, 'labels', None) is not None
-    if labelled: rows, said = judge(model, list(teachers), dataset)
+    if labelled: rows, said = judge(model, list(teachers), dataset, batch_size)
     else:
         dataset = _some(dataset)
-        said = answers_of(model, dataset)._replace(labels=None) # all of them 0, and not used
+        # the sample's labels are all 0, and not used
+        said = answers_of(model, dataset, batch_size)._replace(labels=None)
         counts = torch.bincount(said.probabilities.argmax(1), minlength=len(said.classes))
         rows = {'student': {'predicted': dict(zip(said.classes, counts.tolist())),
                             'count': len(dataset)}}

@@ -65,7 +65,7 @@ def _facts(student: Student, size) -> dict[str, str]: # for the file's metadata
         classes=student.classes, tasks=student.tasks, input_size=list(size),
         preprocess=student.preprocess.config() | {
             'input': 'float32 in [0, 1]; cut to the aspect of input_size around the middle, then '
-                     'scaled; mean and std are applied inside'},
+                     'scaled (bicubic); mean and std are applied inside'},
         provenance=student.provenance).items()}
 
 @torch.no_grad()

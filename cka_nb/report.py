@@ -151,6 +151,7 @@ def judge(
             'parameters': weights(*teachers)}
     said = answers_of(student, dataset, batch_size)
     rows[type(student).__name__.lower()] = scores(said) | {'parameters': weights(student)}
+    if 'teacher' in rows: rows['teacher']['owner'] = None # it owns everything
     return rows, said
 
 def table_of(

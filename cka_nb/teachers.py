@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from .core import seeded, write_json
@@ -396,9 +396,7 @@ def save_state(model: nn.Module, folder: str|Path) -> None:
     "Write the state of `model` into folder/model.safetensors, whole or not at all."
     folder = Path(folder); folder.mkdir(parents=True, exist_ok=True)
     state = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
-    try: save_file(state, folder/'model.safetensors.part')
-    except Exception as error: # of safetensors' own kind
-        raise OSError(f'{folder} cannot be written ({_first_line(error)})') from error
+    (folder/'model.safetensors.part').write_bytes(save(state)) # save_file hides it from others
     (folder/'model.safetensors.part').replace(folder/'model.safetensors')
 
 def load_state(model: nn.Module, folder: str|Path) -> nn.Module: # the model given

@@ -319,6 +319,40 @@ BREAKAGES = r"""
     if name in rows and rows[name]['right'] != right: ==> if False:
   other: gap_closed: as a share of the twin's accuracy
     (joint[row] - joint['concatenated']) / gap ==> (joint[row] - joint['concatenated']) / joint['labels']
+02_data
+  refused: ImageFiles: a damaged file is read as a black one
+    raise ValueError(f'{self.files[i]} cannot be read as an image ' ==> return torch.zeros(1, 1, 1)
+    f'({" ".join(str(error).split())[:120]})') from error ==> # left out
+  itself: ImageFiles: labels of another order
+    place = {c: i for i, c in enumerate(self.classes)} ==> place = {c: len(self.classes) - 1 - i for i, c in enumerate(self.classes)}
+  itself: as_image: the camera's turn is ignored
+    image = ImageOps.exif_transpose(image) ==> image = image.copy()
+04_teachers
+  itself: renamed: dropped classes shift the others
+    logits = logits[:, self.kept] ==> logits = logits[:, :len(self.kept)]
+  refused: a head is not asked again
+    if not torch.equal(again.reshape(logits.shape), logits): ==> if False:
+15_report
+  itself: plot_confusion: true and predicted swapped
+    count_cc.index_put_((labels, predicted) ==> count_cc.index_put_((predicted, labels)
+  itself: plot_examples: right for wrong
+    right = (labels == said_n)[rising] ==> right = (labels != said_n)[rising]
+  itself: plot_predicted: a shared class counted twice
+    left = [c for c in left if c not in its] ==> left = left
+  refused: write_report: names are not escaped
+    Environment(autoescape=True) ==> Environment(autoescape=False)
+17_deployment
+  refused: export: differences are not looked at
+    if not worst <= tolerance: ==> if False:
+  itself: export: the exported network is compared with itself
+    ours, theirs = net(images), ask(images) ==> ours, theirs = ask(images), ask(images)
+  itself: predict_files: the least probable class
+    min(top, len(student.classes)) ==> min(top, len(student.classes)), largest=False
+18_commands
+  itself: read_teachers: a drop for one teacher hits all
+    if t in (named or teachers) and old ==> if old
+  itself: report_of: students judged by training images
+    judged or Unlabelled(heap) ==> Unlabelled(heap)
 """
 
 
