@@ -248,7 +248,7 @@ BREAKAGES = r"""
     1 - cosine_cc[off] ==> 1 + cosine_cc[off]
   itself: separation: every class with itself too
     1 - cosine_cc[off] ==> 1 - cosine_cc
-12_training
+14_training
   other: amalgamate: memories of views asked about plain images
     if augment and not views: traces = None ==> pass
   other: ask_all: averaged in half precision
@@ -308,7 +308,7 @@ BREAKAGES = r"""
   other: traced: layers that were never trained too
     or bool(module.num_batches_tracked > 0)\n ==> or True\n
 
-14_experiments
+16_experiments
   mean: paired_interval: every image and seed counts as one, not as often as drawn
     (counts(seeds) @ difference_sn) * counts(images) ==> (counts(seeds) @ difference_sn)
   sign: compare: theirs less ours
@@ -332,7 +332,7 @@ BREAKAGES = r"""
     logits = logits[:, self.kept] ==> logits = logits[:, :len(self.kept)]
   refused: a head is not asked again
     if not torch.equal(again.reshape(logits.shape), logits): ==> if False:
-15_report
+17_report
   itself: plot_confusion: true and predicted swapped
     count_cc.index_put_((labels, predicted) ==> count_cc.index_put_((predicted, labels)
   itself: plot_examples: right for wrong
@@ -341,14 +341,14 @@ BREAKAGES = r"""
     left = [c for c in left if c not in its] ==> left = left
   refused: write_report: names are not escaped
     Environment(autoescape=True) ==> Environment(autoescape=False)
-17_deployment
+19_deployment
   refused: export: differences are not looked at
     if not worst <= tolerance: ==> if False:
   itself: export: the exported network is compared with itself
     ours, theirs = net(images), ask(images) ==> ours, theirs = ask(images), ask(images)
   itself: predict_files: the least probable class
     min(top, len(student.classes)) ==> min(top, len(student.classes)), largest=False
-18_commands
+20_commands
   itself: read_teachers: a drop for one teacher hits all
     if t in (named or teachers) and old ==> if old
   itself: report_of: students judged by training images
