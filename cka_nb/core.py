@@ -9,25 +9,25 @@ __all__ = ['trusted', 'checking_values', 'check_rows', 'check_temperature', 'che
 # %% ../nbs/01_core.ipynb #2cfd10b4
 import functools, json, math, os, sys
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 # %% ../nbs/01_core.ipynb #b4e39147
-_checking_values = True
+_checking_values = ContextVar('checking_values', default=True) # of this thread
 
 @contextmanager
 def trusted():
     "Inside the block losses check shapes, not values: the caller watches for non-finite numbers."
-    global _checking_values
-    before, _checking_values = _checking_values, False
+    before = _checking_values.set(False)
     try: yield
-    finally: _checking_values = before
+    finally: _checking_values.reset(before)
 
 def checking_values() -> bool: # True in eager code outside `trusted()`
     "Whether values, not only shapes, are checked now."
-    return _checking_values and not torch.compiler.is_compiling()
+    return not torch.compiler.is_compiling() and _checking_values.get()
 
 # %% ../nbs/01_core.ipynb #d29e7a01
 def check_rows(

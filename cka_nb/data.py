@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['as_image', 'check_images', 'as_float', 'finite_images', 'image_of', 'Unlabelled', 'TensorImages', 'epoch_order',
-           'uniform', 'random_affine', 'random_crop_flip', 'ImageFiles', 'digits', 'ClassSubset', 'labels_of',
-           'class_names_of', 'label_of', 'cifar100']
+           'uniform', 'random_affine', 'random_crop_flip', 'view_of', 'ImageFiles', 'batches', 'digits', 'ClassSubset',
+           'labels_of', 'class_names_of', 'label_of', 'cifar100']
 
 # %% ../nbs/02_data.ipynb #8dd3060e
-import math, os, warnings
-from collections.abc import Callable, Iterable, Mapping
+import copy, math, os, warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -113,7 +114,7 @@ class Unlabelled(Dataset):
         # iterable of items (read into memory once)
         images,
     ):
-        self.batch_size, self.sampler = None, None
+        self.batch_size, self.sampler, self.workers = None, None, 0
         if isinstance(images, DataLoader):
             # a batch sampler of the user's own has both, or is refused
             own = images if images.batch_size else images.batch_sampler
@@ -124,7 +125,7 @@ class Unlabelled(Dataset):
             if (own and not isinstance(own.sampler, (RandomSampler, SequentialSampler))
                 and not isinstance(images.dataset, IterableDataset)):
                 self.sampler = own.sampler
-            images = images.dataset
+            self.workers, images = images.num_workers, images.dataset
         if isinstance(images, TensorImages): images = images.images
         if isinstance(images, (str, Path, Mapping)):
             raise TypeError(
@@ -135,8 +136,8 @@ class Unlabelled(Dataset):
             if not isinstance(images, Iterable):
                 raise TypeError('images must be a Dataset, a DataLoader or a tensor, got '
                                 f'{type(images).__name__}')
-            images = [image_of(item) for item in images]
-        self.items = images
+            images, self.workers = [image_of(item) for item in images], 0
+        self.items, self.checked = images, False
         if len(images) == 0:
             raise ValueError('images is empty: amalgamation needs at least one image')
         self.shape = tuple(self[0].shape)     # (C, H, W) of the first image
@@ -154,11 +155,24 @@ class Unlabelled(Dataset):
         if self.sampler is not None: return torch.tensor(list(self.sampler))
         return epoch_order(len(self), seed, epoch)
 
-    def batch(self, index: list[int]) -> Tensor: # (B, C, H, W), float in [0, 1]
+    def resident(self, device: torch.device) -> 'Unlabelled':
+        "The same images on an accelerator, if they are one tensor that half its free memory holds."
+        if device.type != 'cuda' or not isinstance(self.items, Tensor): return self
+        if self.items.nbytes > torch.cuda.mem_get_info(device)[0] / 2: return self
+        there = copy.copy(self)
+        for i in range(0, len(self), 4096): # values are checked once, not at every step
+            self.batch(list(range(i, min(i + 4096, len(self)))))
+        there.items, there.checked = self.items.to(device), True
+        return there
+
+    def batch(self, index: list[int]|Tensor) -> Tensor: # (B, C, H, W), float in [0, 1]
         "The images at these indices; names the first whose shape or values cannot be used."
         with trusted():  # values are checked below, where the index is known
             if isinstance(self.items, Tensor):
-                return finite_images(as_float(self.items[index]), index)
+                if self.checked: return as_float(self.items[index.to(self.items.device)])
+                index = torch.as_tensor(index)
+                return finite_images(as_float(self.items[index]), index.tolist())
+            index = index.tolist() if isinstance(index, Tensor) else index
             if hasattr(self.items, 'images_at'): images = self.items.images_at(index)
             else: images = [self[i] for i in index]
             images = [as_float(x[None]) for x in images]
@@ -214,9 +228,9 @@ def uniform(
 ) -> Tensor:         # (B, count) float32 in [0, 1)
     "Random numbers that depend on (seed, step, image) and on nothing else."
     key = _mixed(_mixed(torch.tensor([seed])) + step)
-    rows_b1 = _mixed(_mixed(index_b.cpu()) ^ key)[:, None]
-    bits_bk = _mixed(rows_b1 + torch.arange(count))
-    return (((bits_bk >> 40) & (2**24 - 1)).double() / 2**24).float().to(index_b.device)
+    rows_b1 = _mixed(_mixed(index_b) ^ int(key))[:, None]
+    bits_bk = _mixed(rows_b1 + torch.arange(count, device=index_b.device))
+    return ((bits_bk >> 40) & (2**24 - 1)).float() / 2**24 # 24 bits: exact
 
 # %% ../nbs/02_data.ipynb #48d2d16a
 def random_affine(
@@ -251,6 +265,18 @@ def random_crop_flip(
     padded = F.pad(images_bchw, (pw, pw, ph, ph))
     b = torch.arange(B, device=u.device)
     return padded[b[:, None, None], :, rows[:, :, None], cols[:, None, :]].permute(0, 3, 1, 2)
+
+# %% ../nbs/02_data.ipynb #0e5b8c02
+def view_of(
+    images_bchw: Tensor, # (B, C, H, W) float
+    index: Tensor,       # (B,) int64, which images these are
+    seed: int,
+    number: int,         # which view
+    augment: Callable|None, # (images, random) -> images; None: the images as they are
+) -> Tensor:             # (B, C, H, W)
+    "View `number` of each image: a pure function of seed, number and image."
+    if augment is None: return images_bchw
+    return augment(images_bchw, lambda k: uniform(index, seed, number, k))
 
 # %% ../nbs/02_data.ipynb #bb534675
 class ImageFiles(Dataset):
@@ -337,6 +363,36 @@ def _fitted(image, size: tuple[int, int, int]) -> Tensor: # of a plain PIL image
     image = ImageOps.fit(image, size[:0:-1])
     if size[0] == 1 and image.mode == 'RGB': image = image.convert('L')
     return as_image(np.asarray(image)).expand(size[0], -1, -1)
+
+# %% ../nbs/02_data.ipynb #0e5b8c05
+def batches(
+    images: Unlabelled,
+    index: Iterable[Tensor], # of (B,) int64, one for each batch; taken as it is needed
+    device: torch.device,
+    ahead: int=2,            # batches to be read before they are asked for
+) -> Iterator[Tensor]:       # of (B, C, H, W), float in [0, 1], on the device
+    "The images of one batch after the other; what has to be decoded is read ahead of time."
+    pin = device.type == 'cuda'
+    if images.workers:
+        read = DataLoader(_Batches(images), sampler=index, batch_size=None, pin_memory=pin,
+                          num_workers=images.workers)
+    elif hasattr(images.items, 'images_at'):
+        ready = lambda i: images.batch(i).pin_memory() if pin else images.batch(i)
+        read = _ahead(ready, index, ahead)
+    else: read = map(images.batch, index)
+    for x in read: yield x.to(device, non_blocking=pin)
+
+def _ahead(function, items, ahead: int):
+    with ThreadPoolExecutor(1) as pool:
+        waiting = deque()
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > ahead: yield waiting.popleft().result()
+        while waiting: yield waiting.popleft().result()
+
+class _Batches(Dataset): # for DataLoader, which asks for one item at a time
+    def __init__(self, images): self.images = images
+    def __getitem__(self, index_b): return self.images.batch(index_b)
 
 # %% ../nbs/02_data.ipynb #f9bafaf7
 def digits(

@@ -64,43 +64,61 @@ BREAKAGES = r"""
   detach: concatenated: not detached
     [l.detach() for l in logits] ==> logits
 07_contrast
-  sign: both: sign
-    return -log_p_bk ==> return log_p_bk
+  sign: intra: sign
+    'terms_b': -(target_nb * log_p_nb).sum(1), ==> 'terms_b': (target_nb * log_p_nb).sum(1),
+  sign: inter: sign
+    return -(target_nb * (there ==> return (target_nb * (there
   sum: both: sum over positives
-    .sum(1) / count_b.clamp_min(1) ==> .sum(1)
-  mean: both: softmax over positives only
-    bk.log_softmax(1) ==> bk.masked_fill(~positive_bk, -torch.inf).log_softmax(1)
-  mean: both: anchors without a positive counted
-    count_b > 0 ==> count_b >= 0
+    positive_nb / positive_nb.sum(1, keepdim=True).clamp_min(1) ==> positive_nb
+  mean: intra: softmax over positives only
+    -(target_nb * log_p_nb).sum(1) ==> -(target_nb * log_p_nb.masked_fill(target_nb == 0, -1e30).log_softmax(1)).sum(1)
+  mean: intra: anchors without a positive counted
+    target_nb.sum(1) > 0 ==> target_nb.sum(1) >= 0
   sum: intra: sum over anchors
-    return weighted_mean( ==> return len(z) * weighted_mean(
+    return weighted_mean(weight_b=weight_b, **in_blocks(terms, unit_rows(z))) ==> return len(z) * weighted_mean(weight_b=weight_b, **in_blocks(terms, unit_rows(z)))
   weights: intra: weights ignored
-    check_weight(weight, z) ==> check_weight(None, z)
+    check_weight(weight, z)\n ==> check_weight(None, z)\n
   itself: intra: every image among its own keys
-    / tau).masked_fill(self_bb, -torch.inf) ==> / tau)
+    similarity_nb.detach().diagonal(rows.start).fill_(-1e30) ==> pass
   itself: intra: every image its own key and positive
-    / tau).masked_fill(self_bb, -torch.inf) ==> / tau)
-    pseudo_labels) & ~self_bb ==> pseudo_labels)
+    similarity_nb.detach().diagonal(rows.start).fill_(-1e30) ==> pass
+    rows, log_p_nb.dtype, itself=False) ==> rows, log_p_nb.dtype)
+  itself: intra: every image among its own keys in later blocks
+    similarity_nb.detach().diagonal(rows.start).fill_ ==> similarity_nb.detach().diagonal().fill_
+  itself: intra: every image its own positive in later blocks
+    if not itself: positive_nb.diagonal(rows.start) ==> if not itself: positive_nb.diagonal()
   itself: inter: the teacher compared with itself
-    unit_rows(z_student) @ ==> unit_rows(z_teacher) @
+    there_nb, all_rows = student_bw[rows] ==> there_nb, all_rows = teacher_bw[rows]
   one model: inter: keys and positives from the student only
-    @ unit_rows(z_teacher).T ==> @ unit_rows(z_student).T
+    student_bw[rows] / tau @ teacher_bw.T ==> student_bw[rows] / tau @ student_bw.T
   detach: inter: the teacher's embedding detached
-    @ unit_rows(z_teacher).T ==> @ unit_rows(z_teacher.detach()).T
+    in_blocks(terms, unit_rows(z_student), unit_rows(z_teacher)) ==> in_blocks(terms, unit_rows(z_student), unit_rows(z_teacher).detach())
   detach: inter: the student's embedding detached
-    unit_rows(z_student) @ ==> unit_rows(z_student.detach()) @
+    in_blocks(terms, unit_rows(z_student), ==> in_blocks(terms, unit_rows(z_student).detach(),
   one model: inter: one direction only
-    (there + back) / 2 ==> there
+    there_nb.log_softmax(1) + back_nb.log_softmax(1) ==> 2 * there_nb.log_softmax(1)
+  one model: inter: one direction only in blocks
+    if all_rows else teacher_bw[rows] / tau @ student_bw.T ==> if all_rows else there_nb
+  one model: inter: blocks taken for all rows
+    back_nb = there_nb.T if all_rows else ==> back_nb = there_nb.T if len(there_nb) > 1 else
   sum: inter: both directions added
-    (there + back) / 2 ==> there + back
+    back_nb.log_softmax(1))).sum(1) / 2 ==> back_nb.log_softmax(1))).sum(1)
   one model: inter: the same image is no positive
-    _positive_mean(s, positive_bb) ==> _positive_mean(s, positive_bb.fill_diagonal_(False))
+    rows, student_bw.dtype) ==> rows, student_bw.dtype, itself=False)
   one model: inter: only the same image is a positive
-    _positive_mean(s, positive_bb) ==> _positive_mean(s, torch.eye(len(s)).bool())
+    target_nb = positives(pseudo_labels, rows, student_bw.dtype) ==> target_nb = torch.eye(len(student_bw)).to(student_bw)[rows]
   weights: inter: weights ignored
     check_weight(weight, z_student) ==> check_weight(None, z_student)
   temperature: inter: temperature ignored
-    @ unit_rows(z_teacher).T / tau ==> @ unit_rows(z_teacher).T
+    student_bw[rows] / tau @ teacher_bw.T ==> student_bw[rows] @ teacher_bw.T
+  other: in_blocks: rows off by one in the backward
+    ctx.terms(rows, *inputs).values() ==> ctx.terms(slice(max(0, rows.start - 1), rows.stop - 1), *inputs).values()
+  other: in_blocks: gradient of the last block only
+    torch.autograd.backward(*zip(*pairs), inputs=learning) ==> [x.grad.zero_() for x in learning]; torch.autograd.backward(*zip(*pairs), inputs=learning)
+  other: in_blocks: autocast in the backward
+    enabled=False):\n                found ==> enabled=True):\n                found
+  other: in_blocks: all rows at a time
+    if step >= count: ==> if True:
 08_alignment
   sign: mmd: cross term added
     - 2 * kernel_mean ==> + 2 * kernel_mean
@@ -127,15 +145,19 @@ BREAKAGES = r"""
   weights: pointwise: weights ignored
     cosine_b, check_weight(weight, z_student) ==> cosine_b, check_weight(None, z_student)
   itself: relational: every image among its own neighbours
-    / tau).masked_fill(self_bb, -torch.inf) ==> / tau)
+    (neighbours(u_bw, tau, rows) for ==> ((u_bw[rows] @ u_bw.T / tau).log_softmax(1) for
+  other: relational: the first rows in every block
+    (neighbours(u_bw, tau, rows) for ==> (neighbours(u_bw[:, :], tau, slice(0, len(u_bw[rows]))) for
+  other: relational: all rows at a time
+    **found) ==> **terms(slice(0, len(z_student)), unit_rows(z_student), unit_rows(z_teacher)))
   sign: relational: log-ratio turned
-    (log_p_bb - log_q_bb) ==> (log_q_bb - log_p_bb)
+    (log_p_nb - log_q_nb) ==> (log_q_nb - log_p_nb)
   sign: relational: KL(student || teacher)
-    log_p_bb, log_q_bb = ==> log_q_bb, log_p_bb =
+    log_p_nb, log_q_nb = ==> log_q_nb, log_p_nb =
   detach: relational: the teacher's embedding detached
-    = neighbours(z_teacher) ==> = neighbours(z_teacher.detach())
+    unit_rows(z_teacher))\n    return weighted ==> unit_rows(z_teacher.detach()))\n    return weighted
   weights: relational: weights ignored
-    weighted_mean(kl_b, weight_b) ==> weighted_mean(kl_b.mean(), weight_b)
+    weighted_mean(weight_b=weight_b, **found) ==> weighted_mean(weight_b=torch.ones_like(weight_b), **found)
   detach: alignment: the teacher's embedding detached
     return (pointwise ==> z_teacher = z_teacher.detach(); return (pointwise
   weights: alignment: weights ignored
@@ -209,24 +231,37 @@ BREAKAGES = r"""
   weights: task: its weight ignored
     = self.task * over ==> = over
   one model: intra: the student only
-    + each(lambda z, a: intra_model ==> + 0 * each(lambda z, a: intra_model
+    student_b, has_term) + each(terms_tb, has_term) ==> student_b, has_term)
   one model: intra: the teachers only
-    intra_model_loss(z_student, labels_b, ==> 0 * intra_model_loss(z_student, labels_b,
+    weighted_mean(own_b, student_b, has_term) + each ==> each
+  mean: intra: images without a positive counted
+    target_nb.sum(1) > 0 ==> target_nb.sum(1) >= 0
+  itself: intra: every image its own positive
+    student_bw.dtype, itself=False) ==> student_bw.dtype)
   weights: intra: ownership ignored
-    labels_b, tau, ownership.amax(1)) ==> labels_b, tau)
-    intra_model_loss(z, labels_b, tau, a) ==> intra_model_loss(z, labels_b, tau)
-  weights: inter: ownership ignored
-    (z_student, z, labels_b, tau, a) ==> (z_student, z, labels_b, tau)
+    (own_b, student_b, has_term) ==> (own_b, student_b * 0 + 1, has_term)
+  weights: intra: the sum of ownerships, not the largest
+    (ownership.amax(1), ==> (ownership.sum(1),
+  weights: all: ownership ignored by the teachers' means
+    weighted_mean(l_b, w_b, has_term) ==> weighted_mean(l_b, w_b * 0 + 1, has_term)
+  one model: inter: the first teacher's for all
+    inter_terms(student_bw, t_bw, target ==> inter_terms(student_bw, teachers[0], target
   detach: inter: the teacher's embedding detached
-    (z_student, z, labels_b ==> (z_student, z.detach(), labels_b
+    inter_terms(student_bw, t_bw, target ==> inter_terms(student_bw, t_bw.detach(), target
   itself: inter: the teacher compared with itself
-    (z_student, z, labels_b ==> (z, z, labels_b
-  weights: inter: its weight ignored
-    = self.inter * each ==> = each
-  detach: alignment: the teacher's embedding detached
-    (z_student, z, tau ==> (z_student, z.detach(), tau
-  weights: alignment: ownership ignored
-    (z_student, z, tau, a) ==> (z_student, z, tau)
+    inter_terms(student_bw, t_bw, target ==> inter_terms(t_bw, t_bw, target
+  weights: the common space: weights of the parts ignored
+    {name: weight * losses[name] for ==> {name: losses[name] for
+  detach: the common space: the teachers' embeddings detached
+    torch.stack([z_student, *z_teachers]) ==> torch.stack([z_student, *(z.detach() for z in z_teachers)])
+  other: alignment: all rows in every block
+    (student_bw[rows] * t_bw[rows]) ==> (student_bw[:len(t_bw[rows])] * t_bw[:len(t_bw[rows])])
+  sign: alignment: KL(student || teacher)
+    divergence(log_p_nb, log_q_nb) for ==> divergence(log_q_nb, log_p_nb) for
+  sum: alignment: halves added
+    (far_tn + kl_tn) / 2 ==> (far_tn + kl_tn)
+  other: the common space: parts of weight 0 computed too
+    if (weight := getattr(self, name))} ==> if (weight := getattr(self, name)) is not None}
 11_evaluation
   other: joint: images of unknown classes left out
     'joint': _share(predicted == labels) ==> 'joint': _share((predicted == labels)[known])
