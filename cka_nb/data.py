@@ -114,7 +114,7 @@ class Unlabelled(Dataset):
         # iterable of items (read into memory once)
         images,
     ):
-        self.batch_size, self.sampler, self.workers = None, None, 0
+        self.batch_size, self.sampler, self.workers, self.once = None, None, 0, False
         if isinstance(images, DataLoader):
             # a batch sampler of the user's own has both, or is refused
             own = images if images.batch_size else images.batch_sampler
@@ -136,7 +136,7 @@ class Unlabelled(Dataset):
             if not isinstance(images, Iterable):
                 raise TypeError('images must be a Dataset, a DataLoader or a tensor, got '
                                 f'{type(images).__name__}')
-            images, self.workers = [image_of(item) for item in images], 0
+            images, self.workers, self.once = [image_of(item) for item in images], 0, True
         self.items, self.checked = images, False
         if len(images) == 0:
             raise ValueError('images is empty: amalgamation needs at least one image')

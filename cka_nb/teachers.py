@@ -114,6 +114,7 @@ class Teacher(nn.Module):
         self.model = _copy(model)
         self.transform = copy.deepcopy(transform) if isinstance(transform, nn.Module) else transform
         self.features, self.input_size = features, None
+        self.precision = None # or a half-precision dtype, under whose autocast the model computes
         # where features are read: (submodule, 'input' or 'output')
         self._place, self._kept = None, None
         self.train(False)
@@ -152,7 +153,8 @@ class Teacher(nn.Module):
         "What the frozen model says of a batch."
         self.train(False)
         x = as_float(images)
-        with torch.autocast(x.device.type, enabled=False):
+        half = self.precision is not None
+        with torch.autocast(x.device.type, self.precision, enabled=half): # whatever the caller has
             try: logits, features = self._answer(self._wanted(x))
             except (RuntimeError, IndexError, AttributeError, AssertionError) as error:
                 if isinstance(error, torch.OutOfMemoryError): raise
