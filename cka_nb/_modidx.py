@@ -54,6 +54,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                             'cka_nb.cli._evaluate': ('cli.html#_evaluate', 'cka_nb/cli.py'),
                             'cka_nb.cli._export': ('cli.html#_export', 'cka_nb/cli.py'),
                             'cka_nb.cli._folder': ('cli.html#_folder', 'cka_nb/cli.py'),
+                            'cka_nb.cli._is_helper': ('cli.html#_is_helper', 'cka_nb/cli.py'),
                             'cka_nb.cli._names': ('cli.html#_names', 'cka_nb/cli.py'),
                             'cka_nb.cli._number': ('cli.html#_number', 'cka_nb/cli.py'),
                             'cka_nb.cli._predict': ('cli.html#_predict', 'cka_nb/cli.py'),

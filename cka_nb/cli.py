@@ -7,6 +7,7 @@ __all__ = ['parser', 'main']
 
 # %% ../nbs/22_cli.ipynb #b5f76d38
 import argparse, json, math, os, shlex, sys, warnings
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 
 from .commands import AUGMENTATIONS, OBJECTIVES, for_images, read_images, read_student
@@ -14,6 +15,7 @@ from .commands import read_teachers, report_of, student_from_folders, teacher_fr
 from .core import as_text, versions
 from .data import ImageFiles
 from .demo import demo
+from .processes import place
 from .deployment import export, image_size, predict_files
 from .report import judge, table_of
 from .training import check_folder, on_device
@@ -110,11 +112,14 @@ def _train_teacher(a, command):
 def _amalgamate(a, command):
     student = student_from_folders(read_teachers(a.teacher, a.rename, a.drop), a.images, a.backbone,
                                    _folder(a.out), a.objective, a.size, a.pretrained, a.damaged,
-                                   a.test, command, views=a.views, **_settings(a))
+                                   a.test, command, views=a.views, fixed_views=a.fixed_views,
+                                   cache=a.cache, accumulate=a.accumulate, ema=a.ema,
+                                   **_settings(a))
     _told(a.out); print(f'a student of {len(student.classes)} classes: {a.out}/student; look at '
                         f'{a.out}/report.html')
 
-def _told(out: Path) -> None: # the accuracies, where there are any
+def _told(out: Path) -> None: # the accuracies, where there are any; by the process that has them
+    if place()[0]: return
     rows = json.loads((out/'result.json').read_text(encoding='utf-8'))
     if all('per_teacher' in r for r in rows.values()): print(as_text(table_of(rows)))
 
@@ -196,7 +201,10 @@ def parser() -> argparse.ArgumentParser:
                   'history.json, result.json and report.html in --out. Sub-folders of --images\n'
                   'mean nothing. A student can be a teacher: that is how one is added later.',
                   'cka_nb amalgamate --teacher teachers/birds --teacher teachers/cats \\\n'
-                  '      --images photos/ --backbone resnet18 --out runs/pets')
+                  '      --images photos/ --backbone resnet18 --out runs/pets\n\n'
+                  'on two GPUs (two processes on a CPU: torchrun --nproc_per_node 2 -m cka_nb ...):\n'
+                  '  accelerate launch --num_processes 2 -m cka_nb amalgamate ... --batch-size 128\n'
+                  'The batch is shared out, so the run is the same run, and faster.')
     _teachers(run, required=True)
     run.add_argument('--images', type=Path, required=True, metavar='DIR',
                      help='images, with or without sub-folders')
@@ -207,6 +215,15 @@ def parser() -> argparse.ArgumentParser:
                      help='what the student is trained for (default: cka)')
     run.add_argument('--views', type=_seed, default=8, metavar='N', help='views of each image over '
                      'which teachers\' answers are averaged to find its owner (default: 8)')
+    run.add_argument('--fixed-views', type=_seed, default=0, metavar='K', help='show K views of '
+                     'each image in turn, not a fresh one at every step (default: 0, fresh ones)')
+    run.add_argument('--cache', type=Path, metavar='DIR', help='keep teachers\' answers about the '
+                     'fixed views there: each is asked once, also by later runs; nothing is asked '
+                     'twice after an interruption')
+    run.add_argument('--accumulate', type=_count, default=1, metavar='N', help='cut each batch into '
+                     'N parts to save memory; contrast then compares within a part (default: 1)')
+    run.add_argument('--ema', type=float, metavar='DECAY', help='keep a running mean of the '
+                     'weights, such as 0.999 per step, instead of the last ones')
     _training(run, 60, 'the largest that a teacher wants')
 
     run = command('evaluate', _evaluate, 'how good a student is, on labelled images',
@@ -259,6 +276,11 @@ _EXAMPLE = """from folders of pictures to an ONNX file:
 `cka_nb demo` needs no pictures; `cka_nb COMMAND --help` shows each command's options."""
 
 # %% ../nbs/22_cli.ipynb #2fd012f5
+def _is_helper(device: str|None) -> bool: # one of several that a launcher started, not the first
+    if int(os.environ.get('WORLD_SIZE', 1)) < 2: return False
+    from accelerate import PartialState
+    return not PartialState(cpu=device == 'cpu').is_main_process
+
 def main(
     argv: list[str]|None=None, # arguments; None: those of the process
 ) -> int:                      # exit status
@@ -270,10 +292,11 @@ def main(
     except SystemExit as stop: return stop.code or 0
     def note(message, *_): print(f'cka_nb {options.command}: note: {message}', file=sys.stderr)
     try:
-        with warnings.catch_warnings():
-            warnings.showwarning = note
+        aside = _is_helper(getattr(options, 'device', None)) # of several processes one speaks
+        with warnings.catch_warnings(), redirect_stdout(None) if aside else nullcontext():
+            warnings.showwarning = (lambda *_: None) if aside else note
             options.run(options, shlex.join(['cka_nb', *argv]))
-            sys.stdout.flush()
+            if not aside: sys.stdout.flush()
     except BrokenPipeError: # whoever was reading has left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141

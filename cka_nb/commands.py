@@ -21,6 +21,7 @@ from .deployment import image_size
 from .evaluation import Answers, answers_of
 from .models import Preprocess, build_backbone
 from .objective import ContrastiveAmalgamation
+from .processes import place
 from .report import embedded, judge, plot_common_space, plot_confusion, plot_examples
 from .report import plot_predicted, table_of, write_report
 from .student import Student
@@ -78,6 +79,7 @@ def teacher_from_folder(
     teacher = train_teacher(net, images, classes, name=name or Path(out).name, out=out,
                             transform=Preprocess((net.architecture['in_channels'], *size[1:]),
                                                  *_normalisation(wants)), **training)
+    if place()[0]: return teacher # one process writes
     lead = (f'{len(images)} training images. Judged by ' + (
             f'{len(judged)} images of {Path(test).name}.' if judged else
             'the training images themselves: how well it does on others is not known.'))
@@ -177,6 +179,7 @@ def student_from_folders(
         student = Student(backbone, LabelSpace(teachers), input_size=size, pretrained=pretrained,
                           mean=mean, std=std)
     history = amalgamate(teachers, student, heap, aim, out=out, **training)
+    if place()[0]: return student # one process writes
     lead = (f'{len(teachers)} teachers, {len(heap)} images without labels, '
             f'{history[-1]["seconds"]:.0f} s. ' + (
             f'Judged by {len(judged)} images of {Path(test).name}.' if judged else

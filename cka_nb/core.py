@@ -154,6 +154,7 @@ def evaluating(*models: torch.nn.Module):
 def progress(items, description: str, total: int|None=None):
     "`items`, with a progress bar on a terminal or in a notebook, silent elsewhere."
     from tqdm.auto import tqdm
+    if os.environ.get('RANK', '0') != '0': return items # of several processes one shows a bar
     watched = sys.stderr.isatty() or type(sys.stderr).__module__.startswith('ipykernel')
     return tqdm(items, desc=description, total=total, disable=not watched, leave=False)
 

@@ -37,7 +37,8 @@ class Projection(nn.Module):
         super().__init__()
         self.layers = nn.Sequential(nn.Linear(inputs, width), nn.ReLU(), nn.Linear(width, width))
 
-    def forward(self, features_bd: Tensor) -> Tensor: return self.layers(features_bd.float())
+    def forward(self, features_bd: Tensor) -> Tensor:
+        return self.layers(features_bd.to(self.layers[0].weight.dtype))
 
 # %% ../nbs/10_objective.ipynb #9d5c64a7
 def shares(

@@ -53,7 +53,7 @@ def _engine(device: str|None, mixed_precision: str, tracker: str|None=None,
                          project_dir=out and str(out), kwargs_handlers=[
                              DistributedDataParallelKwargs(find_unused_parameters=True)])
     warnings.filterwarnings('ignore', 'find_unused_parameters=True was specified')
-    if engine.is_main_process: check_folder(out)
+    check_folder(out)
     if kind and engine.device.type != kind:
         raise ValueError(f'device {device!r} is not available here, only {engine.device.type}')
     if tracker == 'wandb': Path(out).mkdir(parents=True, exist_ok=True)
@@ -249,7 +249,7 @@ def _check_settings(epochs, batch_size, lr, seed, views=0, fixed_views=0, accumu
 
 def check_folder(out: str|Path|None) -> None:
     "Raise now, not after an hour of training, if `out` cannot be a folder; leaves nothing behind."
-    if out is None: return
+    if out is None or place()[0]: return # one process writes
     made = [p for p in (Path(out), *Path(out).parents) if not p.exists()]
     try: Path(out).mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -1,0 +1,60 @@
+"""What processes started by a test run: functions that they can import."""
+
+from pathlib import Path
+from unittest.mock import patch
+
+import torch
+from torch import nn
+
+import cka_nb as cka
+from cka_nb.processes import place
+
+CLASSES = (list("01234"), list("4567"), list("89"))  # one class has two teachers
+
+
+class Doubled(cka.ContrastiveAmalgamation):
+    """The objective with projections in float64, to compare gradients to the last digits."""
+
+    def build(self, *sizes):
+        super().build(*sizes)
+        self.double()
+
+
+def network(classes):
+    """A classifier without batch norm, whose statistics would differ between processes."""
+    return nn.Sequential(nn.Conv2d(1, 8, 3), nn.Tanh(), nn.Flatten(), nn.Linear(8 * 36, 12),
+                         nn.Tanh(), nn.Linear(12, classes))
+
+
+def images(count=100):
+    return torch.rand(count, 1, 8, 8, generator=torch.Generator().manual_seed(0)).double()
+
+
+def amalgamated(steps_by_sgd=True, objective=None, **settings):
+    """The weights (P,) of a student after a short run, and its history: by plain gradient descent,
+    so that weights which are equal to 1e-12 tell of gradients which are."""
+    torch.manual_seed(0)
+    teachers = [cka.Teacher(network(len(c)).double(), c, f"t{k}") for k, c in enumerate(CLASSES)]
+    space = cka.LabelSpace(teachers)
+    student = cka.Student(network(len(space)), space, input_size=(1, 8, 8)).double()
+    descent = lambda parameters, lr, weight_decay, fused: torch.optim.SGD(parameters, lr=lr)
+    optimiser = patch("torch.optim.AdamW", descent) if steps_by_sgd else patch("os.name", "posix")
+    objective = Doubled() if objective is None else objective
+    with optimiser:
+        history = cka.amalgamate(teachers, student, images(), objective, device="cpu",
+                                 **dict(epochs=3, batch_size=24, lr=.5, views=2) | settings)
+    return torch.cat([p.detach().flatten() for p in student.parameters()]), history
+
+
+def seen_images(folder, **settings):
+    """Which images this process shows to its student, step by step; rank, and files written."""
+    from cka_nb import training
+    shown, share = [], training.share
+
+    def watched(index):
+        if index.dtype == torch.int64:
+            shown.append(share(index).tolist())
+        return share(index)
+    with patch.object(training, "share", watched):
+        amalgamated(out=folder, **settings)
+    return place()[0], shown, sorted(p.name for p in Path(folder).iterdir())
