@@ -15,7 +15,8 @@ from readme import PICTURES, readme
 
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = sorted(path for path in (ROOT / "nbs").glob("*.ipynb") if path.stem != "index")
-BARE = ("00_tour", "23_own_teachers", "26_results", "27_troubleshooting")  # they export nothing
+# they export nothing
+BARE = ("00_tour", "23_own_teachers", "25_many_gpus", "26_results", "27_troubleshooting")
 NUMBER = {path.stem[3:]: int(path.stem[:2]) for path in CHAPTERS if path.stem[:2].isdigit()}
 
 
