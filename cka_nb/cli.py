@@ -10,6 +10,7 @@ import argparse, json, math, os, shlex, sys, warnings
 from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 
+from .benchmark import benchmark
 from .commands import AUGMENTATIONS, OBJECTIVES, for_images, read_images, read_student
 from .commands import read_teachers, report_of, student_from_folders, teacher_from_folder
 from .core import as_text, versions
@@ -148,6 +149,9 @@ def _predict(a, command):
         else: print(said['file'], *(f'{c} {100 * p:.1f} %' for c, p in said['top']), sep='\t')
     if bad: raise ValueError(f'{bad} of {max(bad, len(files))} could not be read')
 
+def _benchmark(a, command):
+    benchmark(_folder(a.out), a.repeats, a.small, a.device, a.parts)
+
 def _export(a, command):
     worst = export(read_student(a.student), a.out, a.size)
     print(f'{a.out}: differs from PyTorch by at most {worst:.0e} of the largest output')
@@ -260,6 +264,21 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument('--out', type=Path, required=True, metavar='FILE', help='*.onnx or *.pt2')
     run.add_argument('--size', type=_size, metavar='SIZE',
                      help='of its images (default: the student\'s own)')
+
+    run = command('benchmark', _benchmark, 'what amalgamation costs on this machine, in ratios',
+                  'Time, side by side and in turn: steps of CKA, CFL and KD, with and without kept\n'
+                  'answers; contrast and alignment against whole matrices; ways of reading images;\n'
+                  'the import. Print tables; write benchmark.json and benchmark.png.',
+                  'cka_nb benchmark --parts step teachers --repeats 9')
+    run.add_argument('--parts', nargs='+', metavar='PART',
+                     help='which tables: step, teachers, contrast, data, import (default: all)')
+    run.add_argument('--repeats', type=_count, default=7, metavar='N',
+                     help='times that each variant is run, in turn (default: 7)')
+    run.add_argument('--small', action='store_true',
+                     help='small networks and batches: seconds, to see that it runs')
+    run.add_argument('--out', type=Path, default=Path('runs/benchmark'), metavar='DIR',
+                     help='folder for results (default: runs/benchmark)')
+    _device(run)
     return top
 
 def _student(command) -> None:

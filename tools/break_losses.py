@@ -283,37 +283,60 @@ BREAKAGES = r"""
     1 - cosine_cc[off] ==> 1 + cosine_cc[off]
   itself: separation: every class with itself too
     1 - cosine_cc[off] ==> 1 - cosine_cc
+13_asking
+  other: means: averaged in half precision
+    (o.logits.float(), o.features.float(), u.float()) ==> (o.logits, o.features, u)
+  other: means: the image as it is only
+    range(1, 1 + views) if augment and views else [0] ==> [0]
+  other: fewer: signs forgotten
+    sign = 2. * torch.randint(2, (count,), generator=gen) - 1 ==> sign = torch.ones(count)
+  other: cache: another view's answers
+    self.answers[index.numpy(), k] ==> self.answers[index.numpy(), 0]
+  other: cache: other images' answers
+    row = torch.from_numpy(self.answers[index.numpy(), k]) ==> row = torch.from_numpy(self.answers[:len(index), k].copy())
+  other: cache: damage not noticed
+    and self.blocks[b] != self._checksum(b)] ==> and False]
+  other: cache: what differs not seen
+    if found.get(k) != known[k]] ==> if False]
+  other: cache: everything asked again
+    todo = [b for b in self._mine() if not self.blocks[b]] ==> todo = list(self._mine())
+  other: cache: room not looked for
+    if self.bytes > free: ==> if False:
+  other: ask: a caller's precision left behind
+    for t, its in zip(teachers, before): t.precision = its ==> pass
 14_training
   other: amalgamate: memories of views asked about plain images
     if augment and not views: traces = None ==> pass
-  other: ask_all: averaged in half precision
-    mean = lambda parts: sum(p.float() ==> mean = lambda parts: sum(p
   other: amalgamate: a posterior that does not sum to 1
     ((posterior_nc.sum(1) - 1).abs() < 1e-3) ==> ((posterior_nc.sum(1) - 1).abs() < 1e9)
   sign: loop: loss maximised
-    engine.backward(loss) ==> engine.backward(-loss)
+    engine.backward(sum(parts.values()) ==> engine.backward(-sum(parts.values())
   other: loop: schedule ignored
     = lr * one_cycle(step, steps) ==> = lr
   other: loop: NaN not watched
     if bad: ==> if False:
+  mean: loop: parts of a batch not averaged
+    engine.backward(sum(parts.values()) / accumulate) ==> engine.backward(sum(parts.values()))
+  other: loop: the running mean not kept
+    if ema: net.load_state_dict ==> if False: net.load_state_dict
   other: train_teacher: the caller's model trained
     copy.deepcopy(model).to(engine ==> model.to(engine
   other: amalgamate: labels read
     space, images = _c ==> {int(i[1]) for i in images if type(i) is tuple}; space, images = _c
   other: amalgamate: order not seeded
-    images.order(seed, epoch),\n ==> images.order(time.time_ns() % 10**6, epoch),\n
+    cut(images.order(seed, epoch)) ==> cut(images.order(time.time_ns() % 10**6, epoch))
   other: amalgamate: ownership not that of the image
-    owned_nt[index_b], space ==> owned_nt[:len(index_b)], space
+    owned_nt[whole_b], space ==> owned_nt[:len(whole_b)], space
   other: amalgamate: belief not that of the image
-    posterior_nc[index_b] ==> posterior_nc[:len(index_b)]
-  other: ask_all: the image as it is only
-    range(1, 1 + views) if augment and views else [0] ==> [0]
-  other: fewer: signs forgotten
-    sign = 2. * torch.randint(2, (count,), generator=gen) - 1 ==> sign = torch.ones(count)
+    posterior_nc[whole_b] ==> posterior_nc[:len(whole_b)]
+  other: amalgamate: the cache's views are not those shown
+    number = -1 - epoch % fixed_views ==> number = -2 - epoch % fixed_views
+  other: amalgamate: fixed views are fresh
+    number = -1 - epoch % fixed_views if fixed_views else step ==> number = step
   other: amalgamate: the student's order of classes ignored
     [its_place[c] for c in sorted(its_place)] ==> list(range(len(its_place)))
   other: amalgamate: projections not trained
-    for m in (student, objective) if ==> for m in (student,) if
+    self.student, self.objective = student, objective ==> self.student, self.objective = student, (lambda *a, **k: objective(*a, **k))
   other: amalgamate: student left in train mode
     student.eval() ==> pass
 04_teachers
@@ -327,7 +350,7 @@ BREAKAGES = r"""
   other: Teacher: head's output, other layers' input
     'input' if name == head else 'output' ==> 'output' if name == head else 'input'
   other: Teacher: autocast left on
-    with torch.autocast(x.device.type, enabled=False): ==> if True:
+    with torch.autocast(x.device.type, self.precision, enabled=half): ==> if True:
   other: Teacher: bytes not scaled
     x = as_float(images) ==> x = images.float()
   sum: pooled: sum over positions

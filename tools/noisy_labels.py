@@ -12,16 +12,18 @@ import sys
 from pathlib import Path
 
 import torch
+from torch import nn
 from tune import FAMILIES
 
+from cka_nb.asking import ask_all
 from cka_nb.core import seeded, versions, write_json
-from cka_nb.data import Unlabelled, random_crop_flip, uniform
+from cka_nb.data import Unlabelled, random_crop_flip, uniform, view_of
 from cka_nb.evaluation import answers_of, scores
 from cka_nb.experiments import make_student, make_teachers
 from cka_nb.ownership import MomentOwnership, balancing
 from cka_nb.soft_targets import concatenated, mixture
 from cka_nb.teachers import LabelSpace
-from cka_nb.training import _engine, _fit, _view, ask_all
+from cka_nb.training import _engine, _fit
 
 SETTING, _, SEEDS = FAMILIES["natural"]
 LR, WEIGHT_DECAY = 2e-3, 1e-2  # as amalgamate's
@@ -176,13 +178,13 @@ def one_seed(seed, path):
         belief = beliefs.get(name, ownership.posterior(*answers))
         learn = method(belief, students, steps)
 
-        def parts(index, step, learn=learn):
-            return learn(lambda i: _view(images, i, seed, step, random_crop_flip), index, step)
+        def parts(prepared, x, index, whole, step, epoch, learn=learn):
+            show = lambda i: view_of(images.batch(i), i, seed, step, random_crop_flip)
+            return learn(show, index, step)
 
         with seeded(seed):
-            _fit(_engine("cpu", "no"), students, parts, len(train), SETTING.epochs,
-                 SETTING.batch_size, LR, WEIGHT_DECAY, name,
-                 lambda epoch: images.order(seed, epoch), dict)
+            _fit(_engine("cpu", "no"), nn.ModuleList(students), parts, images, seed,
+                 SETTING.epochs, SETTING.batch_size, LR, WEIGHT_DECAY, name, dict)
         held, seen = (scores(answers_of(students[0].eval(), d)) for d in (held_out, train))
         right = (belief.argmax(1) == place[train.labels]).float().mean().item()
         rows[name] = {"held_out": held["joint"], "training_images": seen["joint"],
