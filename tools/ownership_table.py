@@ -20,6 +20,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from cka_nb.asking import ask_all
 from cka_nb.baselines import owned_distillation
 from cka_nb.core import unit_rows, versions, write_json
 from cka_nb.data import Unlabelled
@@ -34,7 +35,7 @@ from cka_nb.ownership import (
 )
 from cka_nb.soft_targets import concatenated
 from cka_nb.teachers import LabelSpace
-from cka_nb.training import amalgamate, ask_all
+from cka_nb.training import amalgamate
 
 OUT = Path("results/ownership.json")
 TABLE = {name: range(2) for name in ("digits", "digits_four", "digits_unbalanced",
