@@ -24,6 +24,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'cka_nb.asking.AnswerCache.bytes': ('asking.html#answercache.bytes', 'cka_nb/asking.py'),
                                'cka_nb.asking.AnswerCache.fill': ('asking.html#answercache.fill', 'cka_nb/asking.py'),
                                'cka_nb.asking.AnswerCache.read': ('asking.html#answercache.read', 'cka_nb/asking.py'),
+                               'cka_nb.asking._bits': ('asking.html#_bits', 'cka_nb/asking.py'),
                                'cka_nb.asking._named': ('asking.html#_named', 'cka_nb/asking.py'),
                                'cka_nb.asking._size': ('asking.html#_size', 'cka_nb/asking.py'),
                                'cka_nb.asking.ask': ('asking.html#ask', 'cka_nb/asking.py'),

@@ -110,12 +110,15 @@ class AnswerCache:
         says, known = folder/'cache.json', self._identity()
         if says.is_file():
             try: found = json.loads(says.read_text(encoding='utf-8'))
-            except ValueError: found = {}
+            except ValueError: found = None
+            block = found.get('block') if isinstance(found, dict) else None
+            if not isinstance(block, int) or block < 1:
+                raise ValueError(f'{says} is damaged: choose another folder, or delete this one')
             differs = [k for k in known if found.get(k) != known[k]]
             if differs:
                 raise ValueError(f'the answers kept in {folder} belong to another run: other '
                                  f'{", ".join(differs)}. Choose another folder, or delete it')
-            self.block = found['block']
+            self.block = block
         elif place()[0] == 0: self._make(folder, says, known)
         if place()[1] > 1: dist.barrier()
         for name, (kind, shape) in self._shapes().items():
@@ -254,14 +257,16 @@ def images_hash(images: Unlabelled) -> str: # 64 hexadecimal digits
     "SHA-256 of the images: of a tensor's or all files' bytes, else of up to 1000 images' values."
     digest, items = hashlib.sha256(str((len(images), images.shape)).encode()), images.items
     if isinstance(items, Tensor):
-        for part in items.split(4096): digest.update(part.cpu().contiguous().numpy().tobytes())
+        for part in items.split(4096): digest.update(_bits(part))
     elif hasattr(items, 'files'):
         for path in items.files: digest.update(path.read_bytes())
         digest.update(str(items.size).encode())
     else:
         for i in range(0, len(images), -(-len(images) // 1000)):
-            digest.update(images[i].contiguous().numpy().tobytes())
+            digest.update(_bits(images[i]))
     return digest.hexdigest()
+
+def _bits(x: Tensor) -> bytes: return x.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
 # %% ../nbs/13_asking.ipynb #a5c1e001
 def ask_all(
