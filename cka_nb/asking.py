@@ -251,7 +251,13 @@ def _named(function) -> str|None: # a transform or an augmentation, with its set
     if function is None: return None
     if isinstance(function, partial): return f'{_named(function.func)} {function.keywords}'
     if hasattr(function, 'config'): return f'{type(function).__name__} {function.config()}'
-    return getattr(function, '__qualname__', type(function).__name__)
+    name = getattr(function, '__qualname__', type(function).__name__)
+    code = getattr(function, '__code__', None)
+    if '<' not in name or code is None: return name
+    # a function without a name of its own: by what it does
+    plain = [c for c in code.co_consts if isinstance(c, (int, float, str))]
+    held = [str(c.cell_contents) for c in function.__closure__ or ()]
+    return f'{name} {code.co_code.hex()} {code.co_names} {plain} {held}'
 
 def images_hash(images: Unlabelled) -> str: # 64 hexadecimal digits
     "SHA-256 of the images: of a tensor's or all files' bytes, else of up to 1000 images' values."
