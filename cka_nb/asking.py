@@ -165,6 +165,22 @@ class AnswerCache:
             warnings.warn(f'{len(bad)} of {len(self.blocks)} blocks of answers in {folder} are '
                           'damaged; the teachers are asked about these images again')
             self.blocks[bad] = 0
+        self._compare(folder, [b for b in self._mine() if self.blocks[b]][:1])
+
+    @torch.no_grad()
+    def _compare(self, folder: Path, blocks: list[int]) -> None: # a few answers, asked afresh
+        for b in blocks:
+            index = torch.arange(len(self.images))[b * self.block:(b + 1) * self.block][:4]
+            x = self.images.batch(index).to(self.device)
+            view = view_of(x, index.to(self.device), self.seed, -self.kept[0],
+                           self.augment if self.augment else None)
+            now = [part.float() for said in ask(self.teachers, view, self.dtype) for part in said]
+            kept = [part.float() for said in self.read(index, 0) for part in said]
+            if not all((a - b).abs().max() <= .05 * b.abs().max() + 1e-6
+                       for a, b in zip(now, kept)):
+                raise ValueError(f'the answers kept in {folder} are not what the teachers say now: '
+                                 'a transform or the augmentation does something else. Choose '
+                                 'another folder, or delete it')
 
     def fill(self) -> 'AnswerCache':
         "Ask what has not been asked yet; `ValueError` names an image with a bad answer."

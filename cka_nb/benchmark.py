@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['alternated', 'interval', 'ratios_of', 'step_of', 'some_images', 'some_teachers', 'step_table', 'teachers_table',
-           'contrast_of', 'peaks', 'contrast_table', 'data_table', 'import_table', 'lines_of', 'plot_ratios',
-           'benchmark']
+           'options_table', 'contrast_of', 'peaks', 'contrast_table', 'data_table', 'import_table', 'lines_of',
+           'plot_ratios', 'benchmark']
 
 # %% ../nbs/21_benchmark.ipynb #2972c375
 import json, math, os, platform, subprocess, sys, tempfile, time
@@ -35,7 +35,7 @@ from .objective import ContrastiveAmalgamation
 from .soft_targets import mixture_loss
 from .student import Student
 from .teachers import LabelSpace, Output, Teacher
-from .training import _Pupil, check_folder, on_device
+from .training import _HALF, _Pupil, check_folder, on_device, precision_for
 
 # %% ../nbs/21_benchmark.ipynb #bda698d7
 def alternated(
@@ -84,10 +84,10 @@ def ratios_of(
 # %% ../nbs/21_benchmark.ipynb #d6880218
 _FULL = dict(teachers=('resnet18', 'resnet34'), student='resnet18', batch=64, size=(3, 64, 64),
              counts=(1, 2, 4, 8, 16), asked=(2, 4), rows=(256, 1024, 4096, 16384), whole=4096,
-             memory=('intra', 'inter', 'alignment'), files=256, pixels=256)
+             memory=('intra', 'inter', 'alignment'), files=256, pixels=256, tiny=(3, 32, 32), many=256)
 _SMALL = dict(teachers=('resnet_small', 'resnet_small'), student='resnet_small', batch=16,
               size=(3, 16, 16), counts=(1, 2), asked=(2,), rows=(64, 128), whole=128,
-              memory=('intra',), files=32, pixels=24)
+              memory=('intra',), files=32, pixels=24, tiny=(3, 16, 16), many=16)
 
 def step_of(
     objective,                # as for `amalgamate`
@@ -97,6 +97,9 @@ def step_of(
     images: Unlabelled,       # N, a multiple of the batch size
     setting: dict,            # student, size (C, H, W) and batch size
     device: torch.device,
+    dtype: torch.dtype=torch.float32, # of the student's network
+    layout: torch.memory_format=torch.contiguous_format, # or channels_last
+    compile: str='',          # mode of torch.compile for the student's network; '': not compiled
 ) -> Callable[[], None]:
     "One step of amalgamation, with a fresh student: what the loop of chapter Training does."
     count, T = len(images), len(space.columns)
@@ -105,8 +108,12 @@ def step_of(
         if hasattr(objective, 'build'): objective.build(space, student.head.in_features, widths)
         owned_nt = torch.rand(count, T).to(device)
         posterior_nc = torch.randn(count, len(space)).softmax(1).to(device)
-    pupil = _Pupil(student, objective).to(device).train()
-    optimiser = torch.optim.AdamW(pupil.parameters(), lr=1e-3, fused=device.type == 'cuda')
+    pupil = _Pupil(student.to(memory_format=layout), objective).to(device).train()
+    if compile: student.backbone.compile(mode=compile)
+    half = partial(torch.autocast, device.type, dtype, enabled=dtype != torch.float32)
+    scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
+    optimiser = torch.optim.AdamW(pupil.parameters(), lr=1e-3,
+                                  fused=device.type in ('cpu', 'cuda'))
     indices = cycle(torch.arange(count).split(setting['batch']))
     believes = getattr(objective, 'takes_posterior', False)
     def step():
@@ -115,11 +122,12 @@ def step_of(
         here_b = index_b.to(device)
         x = view_of(x, here_b, 0, -1, random_crop_flip)
         more = {'posterior': posterior_nc[here_b]} if believes else {}
-        with trusted():
+        if compile: torch.compiler.cudagraph_mark_step_begin()
+        with trusted(), half():
             loss = sum(pupil(x, say(x, index_b), owned_nt[here_b], space, more).values())
-        loss.backward()
+        scaler.scale(loss).backward()
         loss.item() # the loop looks at every step's loss
-        optimiser.step()
+        scaler.step(optimiser); scaler.update()
         optimiser.zero_grad()
     return step
 
@@ -219,6 +227,60 @@ def teachers_table(
                 ratios=ratios_of(seconds, wanted),
                 extra_per_teacher=interval(extra) | {'each': extra},
                 epoch_seconds=dict(images=10_000, derived='steps x median seconds', **epoch))
+
+# %% ../nbs/21_benchmark.ipynb #0b71a002
+def options_table(
+    repeats: int,
+    small: bool,
+    device: torch.device,
+) -> dict: # setting, seconds, ratios
+    "A step of CKA with channels last, in half precision, compiled; and the networks alone."
+    s = _SMALL if small else _FULL
+    s = s | dict(size=s['tiny'], batch=s['many'])
+    images = Unlabelled(some_images(2 * s['batch'], s['size'])).resident(device)
+    half = _HALF.get(precision_for(device), torch.float32)
+    last = torch.channels_last
+    made = {'fp32': (torch.float32, torch.contiguous_format, ''), 'channels last':
+            (torch.float32, last, '')}
+    if half != torch.float32: made['half precision'] = (half, last, '')
+    if not small: made['compiled'] = (half, last, 'default')
+    if device.type == 'cuda' and not small: made['CUDA graphs'] = (half, last, 'reduce-overhead')
+    variants = {name: _optioned(s, images, device, *its) for name, its in made.items()}
+    best = list(made)[-1]
+    variants['networks alone'] = _networks_of(s, images, device, *made[best])
+    seconds = alternated(variants, repeats, device, 'options', 10 if device.type == 'cuda' else 1)
+    wanted = {f'fp32 / {name}': (['fp32'], [name]) for name in list(made)[1:]}
+    wanted[f'networks alone / {best}'] = (['networks alone'], [best])
+    return dict(setting=_said(s, 'teachers', 'student', 'batch', 'size') | dict(half=str(half)),
+                seconds=seconds, ratios=ratios_of(seconds, wanted))
+
+def _optioned_teachers(s: dict, device, layout, compile: str) -> list[Teacher]:
+    teachers = [t.to(memory_format=layout) for t in some_teachers(2, s, device)]
+    ask(teachers, torch.zeros(2, *s['size'], device=device)) # the search for heads is not compiled
+    for t in teachers:
+        if compile: t.model.compile(mode=compile)
+    return teachers
+
+def _optioned(s: dict, images, device, dtype, layout, compile: str) -> Callable[[], None]:
+    teachers = _optioned_teachers(s, device, layout, compile)
+    widths = [a.features.shape[1] for a in ask(teachers, images.batch(torch.arange(2)).to(device))]
+    return step_of(ContrastiveAmalgamation(), lambda x, index_b: ask(teachers, x, dtype),
+                   LabelSpace(teachers), widths, images, s, device, dtype, layout, compile)
+
+def _networks_of(s: dict, images, device, dtype, layout, compile: str) -> Callable[[], None]:
+    teachers = _optioned_teachers(s, device, layout, compile)
+    net = build_backbone(s['student'], 8).to(device, memory_format=layout).train()
+    optimiser = torch.optim.AdamW(net.parameters(), fused=device.type in ('cpu', 'cuda'))
+    x = images.batch(torch.arange(s['batch'])).to(device)
+    if compile: net.compile(mode=compile)
+    def step():
+        if compile: torch.compiler.cudagraph_mark_step_begin()
+        ask(teachers, x, dtype)
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            logits = net(x)
+        logits.float().sum().backward()
+        optimiser.step(); optimiser.zero_grad()
+    return step
 
 # %% ../nbs/21_benchmark.ipynb #ea94e787
 def _dull_intra(z, labels_b, tau=.1):
@@ -401,8 +463,8 @@ def import_table(
                 ratios=ratios_of(seconds, {' / '.join(lines): ([lines[0]], [lines[1]])}))
 
 # %% ../nbs/21_benchmark.ipynb #401513db
-_TABLES = {'step': step_table, 'teachers': teachers_table, 'contrast': contrast_table,
-           'data': data_table, 'import': import_table}
+_TABLES = {'step': step_table, 'teachers': teachers_table, 'options': options_table,
+           'contrast': contrast_table, 'data': data_table, 'import': import_table}
 
 def lines_of(
     table: dict, # as one of the tables above
@@ -449,7 +511,7 @@ def benchmark(
     repeats: int=7,              # repetitions that count; fewer than six give no bound of 95 %
     small: bool=False,           # miniature networks and data: to see that it runs
     device: str|None=None,       # None: a GPU if there is one
-    parts: list[str]|None=None,  # step, teachers, contrast, data, import; None: all
+    parts: list[str]|None=None,  # step, teachers, options, contrast, data, import; None: all
 ) -> dict:                       # what is written to benchmark.json
     "Time what this package does beside its alternatives; ratios with bounds, printed and kept."
     parts, out = list(_TABLES) if parts is None else list(parts), Path(out)

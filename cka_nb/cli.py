@@ -62,8 +62,11 @@ def _training(command, epochs: int, size: str) -> None: # options of both kinds 
         help='views: turned, zoomed and moved a little; crop-flip, for objects that may be '
              'mirrored; none (default: affine)')
     _device(command)
-    add('--amp', nargs='?', const='bf16', default='no', choices=('no', 'bf16', 'fp16'),
-        help='networks in half precision (alone: bf16; fp16 for GPUs older than 2020)')
+    add('--amp', nargs='?', const='auto', default='no', choices=('no', 'auto', 'bf16', 'fp16'),
+        help='networks in half precision (alone, auto: bf16 on GPUs that compute it, fp16 on older '
+             'ones, full precision elsewhere)')
+    add('--compile', nargs='?', const=True, default=False, choices=('default', 'reduce-overhead',
+        'max-autotune'), help='networks by torch.compile; reduce-overhead: with CUDA graphs too')
     add('--tracker', choices=('tensorboard', 'wandb', 'trackio'),
         help='send the history there too, through accelerate; its files go into --out (trackio\'s '
              'into its own folder)')
@@ -101,7 +104,8 @@ def _folder(path: Path) -> Path:
 
 def _settings(a) -> dict: # of both kinds of training
     return dict(epochs=a.epochs, batch_size=a.batch_size, lr=a.lr, seed=a.seed, device=a.device,
-                mixed_precision=a.amp, augment=AUGMENTATIONS[a.augment], tracker=a.tracker)
+                mixed_precision=a.amp, compile=a.compile, augment=AUGMENTATIONS[a.augment],
+                tracker=a.tracker)
 
 def _train_teacher(a, command):
     teacher = teacher_from_folder(a.data, a.backbone, _folder(a.out), a.classes, a.size,
@@ -271,7 +275,8 @@ def parser() -> argparse.ArgumentParser:
                   'the import. Print tables; write benchmark.json and benchmark.png.',
                   'cka_nb benchmark --parts step teachers --repeats 9')
     run.add_argument('--parts', nargs='+', metavar='PART',
-                     help='which tables: step, teachers, contrast, data, import (default: all)')
+                     help='which tables: step, teachers, options, contrast, data, import (default: '
+                     'all)')
     run.add_argument('--repeats', type=_count, default=7, metavar='N',
                      help='times that each variant is run, in turn (default: 7)')
     run.add_argument('--small', action='store_true',

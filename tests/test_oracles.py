@@ -1,10 +1,14 @@
-"""Losses against independent implementations that no chapter may need (Colab has none of them)."""
+"""Losses against independent implementations that no chapter may need (Colab has none of them),
+and the memory they take."""
+
+import os
 
 import pytest
 import torch
 from pytorch_metric_learning.losses import NTXentLoss, SupConLoss
 
 from cka_nb import inter_model_loss, intra_model_loss
+from cka_nb.benchmark import peaks
 
 
 @pytest.mark.parametrize("temperature", [0.07, 0.5])
@@ -32,3 +36,10 @@ def test_inter_model_loss_of_single_images_is_infonce(temperature):
     theirs = (one_way(student, teacher) + one_way(teacher, student)) / 2
     ours = inter_model_loss(student, teacher, each, temperature)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="memory is measured in forked processes")
+def test_contrast_needs_no_matrix_of_all_pairs():
+    names, count = ("intra", "inter", "alignment"), 8192
+    ours = peaks([(name, False, count) for name in names], torch.device("cpu"))
+    assert max(ours) < 4 * count**2, dict(zip(names, ours))  # one matrix in fp32: 256 MiB

@@ -3,21 +3,31 @@
 usage: python tools/cost.py
 
 Parameters; multiply-adds of one image, counted by torch; milliseconds for 1 and for 64 images on
-this machine's CPU, one thread, medians of alternating repetitions. Weights do not matter here.
+this machine's CPU, one thread, medians of alternating repetitions; and the memory that a fresh
+process needs above its imports to hold the networks and answer 64 images, at its highest. Weights
+do not matter here. Besides our settings, ResNets of a size that is in use.
 """
 
+import multiprocessing
 import statistics
 import time
+from types import SimpleNamespace
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from cka_nb.benchmark import _high_water
 from cka_nb.core import versions, write_json
 from cka_nb.experiments import NATURAL_SETTINGS, SETTINGS, make_student
 from cka_nb.models import build_backbone
+from cka_nb.student import Student
 from cka_nb.teachers import LabelSpace, Teacher
 
-SHAPES = {**{name: (1, 8, 8) for name in SETTINGS}, **{n: (3, 16, 16) for n in NATURAL_SETTINGS}}
+RESNETS = {f"resnets_{count}": SimpleNamespace(teacher_width=16, teachers={
+    f"{name}:{t}": (name, [f"{t}:{c}" for c in range(25)])
+    for t, name in zip(range(count), ["resnet18", "resnet34"] * 2)}) for count in (2, 4)}
+SHAPES = {**dict.fromkeys(RESNETS, (3, 224, 224)),
+          **{name: (1, 8, 8) for name in SETTINGS}, **{n: (3, 16, 16) for n in NATURAL_SETTINGS}}
 
 
 def ask(models, x):
@@ -32,7 +42,7 @@ def flops(models, shape):
     return counted.get_total_flops()
 
 
-def milliseconds(rivals, shape, batch, repetitions=40):
+def milliseconds(rivals, shape, batch, repetitions):
     x, times = torch.rand(batch, *shape), {name: [] for name in rivals}
     for k in range(repetitions + 3):
         for name, models in rivals.items():
@@ -43,22 +53,45 @@ def milliseconds(rivals, shape, batch, repetitions=40):
     return {name: statistics.median(t) for name, t in times.items()}
 
 
+def teachers_of(name, setting):
+    return [Teacher(build_backbone(backbone, len(classes), SHAPES[name][0],
+                                   width=setting.teacher_width), classes, t)
+            for t, (backbone, classes) in setting.teachers.items()]
+
+
+def student_of(name, setting, classes):
+    if name in RESNETS:
+        return Student("resnet18", classes, input_size=SHAPES[name]).eval()
+    return make_student(setting, classes, torch.rand(1, *SHAPES[name]), 0).eval()
+
+
+def megabytes(name, setting, who):
+    """What a fresh process needs above its imports; to be called in one."""
+    ask([build_backbone("resnet_small", 2)], torch.rand(2, 3, 16, 16))  # PyTorch's own start
+    classes, before = [c for _, its in setting.teachers.values() for c in its], _high_water()
+    models = (teachers_of(name, setting) if who == "teachers" else
+              [student_of(name, setting, list(dict.fromkeys(classes)))])
+    ask(models, torch.rand(64, *SHAPES[name]))
+    return (_high_water() - before) / 1e6
+
+
 def main():
     torch.set_num_threads(1)
     found = {}
-    for name, setting in (SETTINGS | NATURAL_SETTINGS).items():
-        shape = SHAPES[name]
-        teachers = [
-            Teacher(build_backbone(backbone, len(classes), shape[0], width=setting.teacher_width),
-                    classes, t) for t, (backbone, classes) in setting.teachers.items()]
-        student = make_student(setting, LabelSpace(teachers), torch.rand(1, *shape), 0).eval()
+    for name, setting in (SETTINGS | NATURAL_SETTINGS | RESNETS).items():
+        with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as fresh:
+            memory = {who: fresh.apply(megabytes, (name, setting, who))
+                      for who in ("teachers", "student")}
+        teachers, shape = teachers_of(name, setting), SHAPES[name]
+        student = student_of(name, setting, LabelSpace(teachers))
         rivals = {"teachers": teachers, "student": [student]}
         found[name] = {who: {
-            "models": len(models), "flops": flops(models, shape),
+            "models": len(models), "flops": flops(models, shape), "megabytes": memory[who],
             "parameters": sum(p.numel() for m in models for p in m.parameters())}
             for who, models in rivals.items()}
         for batch in (1, 64):
-            for who, ms in milliseconds(rivals, shape, batch).items():
+            repetitions = 8 if name in RESNETS and batch > 1 else 40
+            for who, ms in milliseconds(rivals, shape, batch, repetitions).items():
                 found[name][who][f"milliseconds_{batch}"] = ms
         print(name, found[name], flush=True)
     write_json("results/cost.json", {
