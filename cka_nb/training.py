@@ -365,8 +365,8 @@ def amalgamate(
     if cache is not None and augment is not None and not fixed_views:
         raise ValueError('a cache keeps answers about a fixed number of views: say how many, '
                          'fixed_views=16')
-    if ema is not None and not 0 < ema < 1:
-        raise ValueError(f'ema must be between 0 and 1, got {ema}')
+    if ema is not None and not (isinstance(ema, (int, float)) and 0 < ema < 1):
+        raise ValueError(f'ema must be between 0 and 1, got {ema!r}')
     engine = _engine(device, mixed_precision, tracker, out)
     for model in (*teachers, student): placed(model, engine.device)
     before = [fingerprint(t) for t in teachers]
