@@ -304,7 +304,7 @@ BREAKAGES = r"""
     if self.bytes > free: ==> if False:
   other: ask: a caller's precision left behind
     for t, its in zip(teachers, before): t.precision = its ==> pass
-14_training
+16_training
   other: amalgamate: memories of views asked about plain images
     if augment and not views: traces = None ==> pass
   other: amalgamate: a posterior that does not sum to 1
@@ -366,7 +366,7 @@ BREAKAGES = r"""
   other: traced: layers that were never trained too
     or bool(module.num_batches_tracked > 0)\n ==> or True\n
 
-16_experiments
+18_experiments
   mean: paired_interval: every image and seed counts as one, not as often as drawn
     (counts(seeds) @ difference_sn) * counts(images) ==> (counts(seeds) @ difference_sn)
   sign: compare: theirs less ours
@@ -390,7 +390,7 @@ BREAKAGES = r"""
     logits = logits[:, self.kept] ==> logits = logits[:, :len(self.kept)]
   refused: a head is not asked again
     if not torch.equal(again.reshape(logits.shape), logits): ==> if False:
-17_report
+19_report
   itself: plot_confusion: true and predicted swapped
     count_cc.index_put_((labels, predicted) ==> count_cc.index_put_((predicted, labels)
   itself: plot_examples: right for wrong
@@ -399,14 +399,14 @@ BREAKAGES = r"""
     left = [c for c in left if c not in its] ==> left = left
   refused: write_report: names are not escaped
     Environment(autoescape=True) ==> Environment(autoescape=False)
-19_deployment
+21_deployment
   refused: export: differences are not looked at
     if not worst <= tolerance: ==> if False:
   itself: export: the exported network is compared with itself
     ours, theirs = net(images), ask(images) ==> ours, theirs = ask(images), ask(images)
   itself: predict_files: the least probable class
     min(top, len(student.classes)) ==> min(top, len(student.classes)), largest=False
-20_commands
+22_commands
   itself: read_teachers: a drop for one teacher hits all
     if t in (named or teachers) and old ==> if old
   itself: report_of: students judged by training images
