@@ -35,7 +35,8 @@ from .objective import ContrastiveAmalgamation
 from .soft_targets import mixture_loss
 from .student import Student
 from .teachers import LabelSpace, Output, Teacher
-from .training import _HALF, _Pupil, check_folder, on_device, precision_for
+from .loop import HALF, check_folder, on_device, precision_for
+from .training import _Pupil
 
 # %% ../nbs/23_benchmark.ipynb #bda698d7
 def alternated(
@@ -238,7 +239,7 @@ def options_table(
     s = _SMALL if small else _FULL
     s = s | dict(size=s['tiny'], batch=s['many'])
     images = Unlabelled(some_images(2 * s['batch'], s['size'])).resident(device)
-    half = _HALF.get(precision_for(device), torch.float32)
+    half = HALF.get(precision_for(device), torch.float32)
     last = torch.channels_last
     made = {'fp32': (torch.float32, torch.contiguous_format, ''), 'channels last':
             (torch.float32, last, '')}

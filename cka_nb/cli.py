@@ -19,7 +19,7 @@ from .demo import demo
 from .processes import place
 from .deployment import export, image_size, predict_files
 from .report import judge, table_of
-from .training import check_folder, on_device
+from .loop import check_folder, on_device
 
 # %% ../nbs/24_cli.ipynb #6d8b68bd
 class _Parser(argparse.ArgumentParser):

@@ -19,6 +19,7 @@ from .data import ClassSubset, ImageFiles, TensorImages, Unlabelled, epoch_order
 from .data import random_affine, random_crop_flip
 from .deployment import image_size
 from .evaluation import Answers, answers_of
+from .loop import check_folder
 from .models import Preprocess, build_backbone
 from .objective import ContrastiveAmalgamation
 from .processes import place
@@ -26,7 +27,7 @@ from .report import embedded, judge, plot_common_space, plot_confusion, plot_exa
 from .report import plot_predicted, table_of, write_report
 from .student import Student
 from .teachers import LabelSpace, Teacher, fingerprint, logits_of, probe_images, usual_sizes
-from .training import amalgamate, check_folder, plot_history, train_teacher
+from .training import amalgamate, plot_history, train_teacher
 
 # %% ../nbs/22_commands.ipynb #542cf436
 def read_images(

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['trusted', 'checking_values', 'check_rows', 'check_temperature', 'check_weight', 'check_labels', 'full_precision',
-           'unit_rows', 'weighted_mean', 'seeded', 'evaluating', 'progress', 'write_json', 'as_text', 'versions']
+           'unit_rows', 'weighted_mean', 'seeded', 'evaluating', 'progress', 'settle', 'write_whole', 'write_json',
+           'as_text', 'versions']
 
 # %% ../nbs/01_core.ipynb #2cfd10b4
 import functools, json, math, os, sys
@@ -151,21 +152,37 @@ def evaluating(*models: torch.nn.Module):
         for m, mode in modes: m.training = mode
 
 # %% ../nbs/01_core.ipynb #d5e4a629
-def progress(items, description: str, total: int|None=None):
+def progress(items, description: str, total: int|None=None, done: int=0):
     "`items`, with a progress bar on a terminal or in a notebook, silent elsewhere."
     from tqdm.auto import tqdm
     if os.environ.get('RANK', '0') != '0': return items # of several processes one shows a bar
     watched = sys.stderr.isatty() or type(sys.stderr).__module__.startswith('ipykernel')
-    return tqdm(items, desc=description, total=total, disable=not watched, leave=False)
+    return tqdm(items, desc=description, total=total, initial=done, disable=not watched,
+                leave=False)
 
 # %% ../nbs/01_core.ipynb #80c152ac
+def settle(aside: Path, path: Path) -> Path: # the path
+    "Give a finished file or folder its name, at once; on return the name is on the disk."
+    os.replace(aside, path)
+    if os.name != 'nt': # elsewhere a name is on the disk when its folder is
+        folder = os.open(path.parent, os.O_RDONLY)
+        try: os.fsync(folder)
+        finally: os.close(folder)
+    return path
+
+def write_whole(path: str|Path, data: bytes) -> Path: # the path
+    "Write a file so that, whenever the power goes, the old one is there whole, or the new one."
+    path = Path(path)
+    aside = path.with_name(path.name + '.part')
+    with open(aside, 'wb') as file:
+        file.write(data); file.flush(); os.fsync(file.fileno())
+    return settle(aside, path)
+
 def write_json(path: str|Path, value) -> Path: # the path
     "Write `value` as JSON, whole or not at all; `ValueError` for NaN and infinity."
+    text = json.dumps(value, indent=1, allow_nan=False) + '\n'
     path = Path(path); path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + '.part')
-    aside.write_text(json.dumps(value, indent=1, allow_nan=False) + '\n', encoding='utf-8')
-    os.replace(aside, path)
-    return path
+    return write_whole(path, text.encode())
 
 def as_text(
     table: list[list[str]], # a heading and rows

@@ -48,13 +48,13 @@ def amalgamated(steps_by_sgd=True, objective=None, **settings):
 
 def seen_images(folder, **settings):
     """Which images this process shows to its student, step by step; rank, and files written."""
-    from cka_nb import training
-    shown, share = [], training.share
+    from cka_nb import loop
+    shown, share = [], loop.share
 
     def watched(index):
         if index.dtype == torch.int64:
             shown.append(share(index).tolist())
         return share(index)
-    with patch.object(training, "share", watched):
+    with patch.object(loop, "share", watched):
         amalgamated(out=folder, **settings)
     return place()[0], shown, sorted(p.name for p in Path(folder).iterdir())

@@ -23,7 +23,7 @@ from cka_nb.experiments import make_student, make_teachers
 from cka_nb.ownership import MomentOwnership, balancing
 from cka_nb.soft_targets import concatenated, mixture
 from cka_nb.teachers import LabelSpace
-from cka_nb.training import _engine, _fit
+from cka_nb.loop import engine_for, fit
 
 SETTING, _, SEEDS = FAMILIES["natural"]
 LR, WEIGHT_DECAY = 2e-3, 1e-2  # as amalgamate's
@@ -180,11 +180,11 @@ def one_seed(seed, path):
 
         def parts(prepared, x, index, whole, step, epoch, learn=learn):
             show = lambda i: view_of(images.batch(i), i, seed, step, random_crop_flip)
-            return learn(show, index, step)
+            return learn(show, index, step), {}
 
         with seeded(seed):
-            _fit(_engine("cpu", "no"), nn.ModuleList(students), parts, images, seed,
-                 SETTING.epochs, SETTING.batch_size, LR, WEIGHT_DECAY, name, dict)
+            fit(engine_for("cpu", "no"), nn.ModuleList(students), parts, images, seed,
+                SETTING.epochs, SETTING.batch_size, LR, WEIGHT_DECAY, name)
         held, seen = (scores(answers_of(students[0].eval(), d)) for d in (held_out, train))
         right = (belief.argmax(1) == place[train.labels]).float().mean().item()
         rows[name] = {"held_out": held["joint"], "training_images": seen["joint"],
