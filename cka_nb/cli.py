@@ -70,6 +70,12 @@ def _training(command, epochs: int, size: str) -> None: # options of both kinds 
     add('--tracker', choices=('tensorboard', 'wandb', 'trackio'),
         help='send the history there too, through accelerate; its files go into --out (trackio\'s '
              'into its own folder)')
+    add('--resume', action='store_true', help='go on with the run in --out where it was stopped or '
+        'killed; with none there, start')
+    add('--save-minutes', type=_number(float, 0, 'a number of at least 0'), default=10.,
+        metavar='M', help='a checkpoint every M minutes, in --out (default: 10; 0: none by time)')
+    add('--save-steps', type=_seed, default=0, metavar='N',
+        help='and every N steps (default: 0, none by steps)')
     _reading(command, size)
     add('--pretrained', action='store_true',
         help='start from published weights (downloads them, once)')
@@ -105,7 +111,8 @@ def _folder(path: Path) -> Path:
 def _settings(a) -> dict: # of both kinds of training
     return dict(epochs=a.epochs, batch_size=a.batch_size, lr=a.lr, seed=a.seed, device=a.device,
                 mixed_precision=a.amp, compile=a.compile, augment=AUGMENTATIONS[a.augment],
-                tracker=a.tracker)
+                tracker=a.tracker, resume=a.resume, save_minutes=a.save_minutes,
+                save_steps=a.save_steps)
 
 def _train_teacher(a, command):
     teacher = teacher_from_folder(a.data, a.backbone, _folder(a.out), a.classes, a.size,
@@ -315,6 +322,7 @@ def main(
     try: options = parser().parse_args(argv)
     except SystemExit as stop: return stop.code or 0
     def note(message, *_): print(f'cka_nb {options.command}: note: {message}', file=sys.stderr)
+    aside = False
     try:
         aside = _is_helper(getattr(options, 'device', None)) # of several processes one speaks
         with warnings.catch_warnings(), redirect_stdout(None) if aside else nullcontext():
@@ -327,7 +335,7 @@ def main(
     except (ValueError, OSError, FloatingPointError) as error:
         print(f'cka_nb {options.command}: ' + ' '.join(str(error).split()), file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(f'cka_nb {options.command}: interrupted', file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop: # between two steps, or at once
+        if not aside: print(f'cka_nb {options.command}: {stop or "interrupted"}', file=sys.stderr)
+        return 128 + getattr(stop, 'number', 2)
     return 0
