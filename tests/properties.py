@@ -1,0 +1,381 @@
+"""Generated inputs and plain float64 oracles for `test_properties.py`; no code of the package.
+
+A case is drawn from small lists, its numbers from a seed: quick to make, and it shrinks to a short
+list of choices. Every choice carries its verdict: an input is sane (the oracle's value is due),
+extreme (a finite value or a named error is due) or wrong (an error is due).
+"""
+
+import math
+
+import numpy as np
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+F32, F64 = torch.float32, torch.float64
+
+
+def holds(count, check):
+    """Run `check(draw)` on this many generated inputs, the same ones every time."""
+    ran = 0
+
+    @settings(max_examples=count, deadline=None, derandomize=True, database=None,
+              suppress_health_check=list(HealthCheck))
+    @given(st.data())
+    def each(data):
+        nonlocal ran
+        ran += 1
+        check(lambda *choices: data.draw(st.sampled_from(choices)),
+              data.draw(st.integers(0, 2**20)))
+
+    each()
+    assert ran >= count, f"only {ran} of {count} examples"
+
+
+class Case:
+    """The arguments of a call, with what is odd about them."""
+
+    def __init__(self, draw, seed):
+        self.draw, self.values, self.wrong, self.extreme = draw, {}, [], []
+        self.random = torch.Generator().manual_seed(seed)
+        self.count = draw(5, 0, 1, 2, 3, 8)
+        self.columns = draw(3, 1, 2, 7)
+        self.dtype = draw(F32, F32, F64, torch.float16, torch.bfloat16)
+
+    def one_in(self, chance, *odd):
+        """None, or by chance one of these oddities."""
+        return self.draw(*[None] * (chance - 1), odd)and self.draw(*odd)
+
+    @property
+    def sane(self):
+        return not self.wrong and not self.extreme
+
+    def normal(self, *shape):
+        return torch.randn(*shape, generator=self.random, dtype=F64)
+
+    def array(self, name):
+        """What the oracle reads: the values as they were handed in, in float64."""
+        value = self.values[name]
+        return value if not isinstance(value, torch.Tensor) else (
+            value.detach().to(F64 if value.is_floating_point() else value.dtype).numpy())
+
+
+def filled(case, x, name):
+    """Numbers of a kind, most often ordinary ones."""
+    kind = case.draw(*["ordinary"] * 6, "large", "zeros", "zero row", "alike", "-0.", "subnormal",
+                     "tiny", "huge", "one hot")
+    if x.numel() == 0 or kind == "ordinary":
+        return x
+    if kind == "large":
+        return x * 3e3
+    if kind == "zeros":
+        return x * 0
+    if kind == "-0.":
+        return x * 0 * -1
+    if kind == "zero row":
+        return torch.cat([x[:-1], x[-1:] * 0])
+    if kind == "alike":
+        return x[:1].expand_as(x).clone()
+    if kind == "one hot":
+        return torch.zeros_like(x).index_fill_(1, torch.tensor(0), 5.)
+    if kind == "huge":
+        case.extreme.append(f"{name} is huge")
+        top = torch.finfo(case.dtype).max
+        return (x * top / 4).clamp(-top, top)
+    if kind == "tiny":
+        return x * 1e-20
+    return x * torch.finfo(case.dtype).tiny / 8
+
+
+def laid_out(case, x):
+    """The same values in another memory layout, wanting a gradient or not."""
+    layout = case.draw("plain", "transposed", "strided", "plain", "negative", "view")
+    if layout == "transposed":
+        x = x.mT.contiguous().mT if x.ndim > 1 else x
+    if layout == "strided":
+        x = torch.stack([x, x * 3], -1)[..., 0]
+    if layout == "negative" and x.ndim > 1:
+        x = torch.cat([x * 2, x])[len(x):]
+    if layout == "view":
+        x = x.reshape(-1).view(x.shape)
+    if x.is_floating_point() and case.draw(True, True, False):
+        x = x.detach().requires_grad_()
+    return x
+
+
+def rows(case, name, shape=None, values=None):
+    """(B, n) floats; sometimes of a wrong kind, shape or value."""
+    x = case.normal(*(shape or (case.count, case.columns))) if values is None else values
+    x = filled(case, x, name) if values is None else x
+    dtype = case.dtype if case.draw(*[True] * 9, False) else case.draw(F32, F64)
+    x = x.to(dtype) if x.abs().amax().item() < torch.finfo(dtype).max else x.to(case.dtype)
+    if not x.isfinite().all():
+        case.wrong.append(name)
+    odd = case.one_in(20, "nan", "inf", "-inf", "int", "bool", "complex", "fewer dims",
+                      "more dims", "list", "none", "no columns")
+    if odd in ("nan", "inf", "-inf") and x.numel():
+        x = x.clone()
+        x.view(-1)[case.draw(0, -1)] = float(odd)
+        case.wrong.append(name)
+    if odd in ("int", "bool", "complex"):
+        x = x.nan_to_num(0, 9, -9).clamp(-9, 9) if odd == "int" else x
+        x = x.to({"int": torch.int64, "bool": torch.bool, "complex": torch.complex64}[odd])
+        case.wrong.append(name)
+    if odd == "fewer dims":
+        x = x[:, 0] if x.shape[1] else x.sum(1)
+        case.wrong.append(name)
+    if odd == "more dims":
+        x = x[:, :, None]
+        case.wrong.append(name)
+    if odd in ("list", "none"):
+        case.values[name] = x.tolist() if odd == "list" else None
+        case.wrong.append(name)
+        return
+    if odd == "no columns":
+        x = x[:, :0]
+        case.extreme.append(name)
+    case.values[name] = laid_out(case, x)
+
+
+def other_rows(case, name):
+    """The same number of images, of a width of their own."""
+    rows(case, name, (case.count, case.draw(3, 1, 4)))
+
+
+def many_rows(case, name):
+    """As wide as the first, but more or fewer of them."""
+    rows(case, name, (case.draw(4, 1, 0, 6), case.columns))
+
+
+def like(case, name, first):
+    """A second tensor: sometimes equal to the first, sometimes of another shape."""
+    odd = case.one_in(16, "longer", "wider")
+    count, columns = case.count + (odd == "longer"), case.columns + (odd == "wider")
+    if odd:
+        case.wrong.append("shapes")
+    same = case.values[first]
+    if case.draw(*[False] * 7, True) and isinstance(same, torch.Tensor) and not odd:
+        if same.is_floating_point() and same.ndim == 2:
+            case.values[name] = same.detach().clone()
+            return
+    rows(case, name, (count, columns))
+
+
+def probabilities(case, name):
+    """Rows that sum to 1, zeros among them."""
+    p = (case.normal(case.count, case.columns) * case.draw(1, 5, 30)).softmax(1)
+    p = torch.where(p < 1e-6, 0, p)
+    odd = case.one_in(16, "negative", "not 1", "huge")
+    if odd and p.numel():
+        case.wrong.append(name)
+        p = p - 2 if odd == "negative" else p * (1e30 if odd == "huge" else 3)
+    rows(case, name, values=p)
+
+
+def labels(case, name):
+    """Pseudo-labels of any number, alike, all different, or something else."""
+    y = torch.randint(3, (case.count,), generator=case.random)
+    kind = case.draw("few", "few", "alike", "unique", "negative", "huge", "int32", "uint8")
+    y = {"alike": y * 0, "unique": torch.arange(case.count), "negative": y - 5,
+         "huge": y + 2**62}.get(kind, y)
+    y = y.to({"int32": torch.int32, "uint8": torch.uint8}.get(kind, torch.int64))
+    odd = case.one_in(14, "float", "bool", "complex", "column", "longer", "list", "none")
+    if odd:
+        case.wrong.append("labels")
+        y = {"float": lambda: y.float(), "bool": lambda: y > 0, "none": lambda: None,
+             "complex": lambda: y + 0j, "column": lambda: y[:, None], "list": y.tolist,
+             "longer": lambda: torch.cat([y, y[:1]]) if len(y) else y.new_zeros(1)}[odd]()
+    elif case.draw(*[False] * 9, True):
+        y = torch.stack([y, y], 1)[:, 0]
+    case.values[name] = y
+
+
+def temperature(case, name):
+    """Mostly usual ones; tiny and huge ones are extreme, the rest is wrong."""
+    kind = case.draw(*["usual"] * 9, "extreme", "wrong", "odd type")
+    value = case.draw(.1, .5, 1., 2., 4., 1, 10)
+    if kind == "extreme":
+        value = case.draw(1e-3, 1e3, 1e-8, 1e8, 1e-38, 1e30, 1e-300, 1e300, 5e-324, 2**70)
+        case.extreme.append(name)
+    if kind == "wrong":
+        value = case.draw(0, 0., -1., -1e-9, math.nan, math.inf, -math.inf, None, "warm", [], {},
+                          1j, False, "", b"1", 10**400, -0., torch.tensor([1., 2.]), object())
+        case.wrong.append(name)
+    if kind == "odd type":
+        value = case.draw(True, "2", np.float32(2), torch.tensor(2.), np.array(2.), np.int64(2))
+        case.extreme.append(name)
+    case.values[name] = value
+
+
+def weight(case, name):
+    """None, or numbers >= 0 for each image."""
+    if case.draw(True, False, False):
+        case.values[name] = None
+        return
+    w = torch.rand(case.count, generator=case.random, dtype=F64) + .01
+    kind = case.draw("any", "any", "zeros", "one", "some zero", "tiny", "large", "int", "bool")
+    some = torch.arange(case.count) % 2
+    w = {"zeros": w * 0, "one": (torch.arange(case.count) == 0).to(F64), "some zero": w * some,
+         "tiny": w * 1e-30, "large": w * 1e30, "int": some, "bool": some > 0}.get(kind, w)
+    if w.is_floating_point():
+        w = w.to(case.draw(F32, F64) if kind in ("tiny", "large") else case.dtype)
+    odd = case.one_in(12, "negative", "nan", "inf", "column", "longer", "list", "number",
+                      "complex", "largest")
+    if odd:
+        case.wrong.append("weight")
+        w = w.to(F32) if odd != "largest" else torch.full_like(w, 3e38, dtype=F32)
+        first = torch.arange(len(w)) == 0
+        w = {"negative": lambda: w - first, "nan": lambda: torch.where(first, math.nan, w),
+             "inf": lambda: torch.where(first, math.inf, w), "column": lambda: w[:, None],
+             "longer": lambda: torch.cat([w, w.new_ones(1)]), "list": w.tolist,
+             "number": lambda: 2., "complex": lambda: w + 1j, "largest": lambda: w}[odd]()
+        if odd in ("negative", "nan", "inf") and not len(w):
+            case.wrong.remove("weight")
+        if odd == "negative" and len(w) and not w.min() < 0:
+            case.wrong.remove("weight")
+        if odd == "largest":  # their sum is infinite in fp32, not in float64
+            case.wrong.remove("weight")
+            case.extreme.append("weight")
+    case.values[name] = w if isinstance(w, (list, float)) else laid_out(case, w)
+
+
+def bandwidths(case, name):
+    """Kernel widths."""
+    if case.draw(*[True] * 5, False):
+        case.values[name] = case.draw((.001, .01, .05, .1, .2, 1, 2), (1.,), [.5, 2])
+        return
+    value = case.draw((), (0,), (-1.,), (math.nan,), ("a",), None, 3, (1e-200,), (1e200,),
+                      (math.inf,), torch.ones(2), "ab", (1j,))
+    case.values[name] = value
+    (case.extreme if isinstance(value, torch.Tensor) or value in ((1e-200,), (1e200,), (math.inf,))
+     else case.wrong).append(name)
+
+
+def flag(case, name):
+    case.values[name] = case.draw(True, False)
+
+
+# --- oracles: from the docstrings, row by row, float64 ---
+
+def unit(x):
+    """Rows of length 1; a row below 1e-12 is a zero row."""
+    top = np.abs(x).max(1, keepdims=True, initial=0)
+    scaled = np.where(top < 1e-12, 0, x) / np.where(top < 1e-12, 1, top)
+    return scaled / np.maximum(np.sqrt((scaled**2).sum(1, keepdims=True)), 1e-300)
+
+
+def log_softmax(v):
+    v = v - v.max()
+    return v - np.log(np.exp(v).sum())
+
+
+def kl(p, log_q):
+    """Sum of p log(p / q), where p is 0 it counts nothing."""
+    return sum(a * (math.log(a) - b) for a, b in zip(p, log_q) if a > 0)
+
+
+def mean(terms, weight=None, has_term=None):
+    """sum(w l) / sum(w) over the images that have a term; 0 if there is none."""
+    w = np.ones(len(terms)) if weight is None else np.asarray(weight, np.float64)
+    w = w if has_term is None else w * has_term
+    w = w / w.max(initial=0) if w.any() else w
+    return float((w * terms).sum() / w.sum()) if w.any() else 0.
+
+
+def soft_targets(student_logits, teacher_logits, temperature, weight=None):
+    tau = float(temperature)
+    return tau**2 * mean([kl(np.exp(log_softmax(t / tau)), log_softmax(s / tau))
+                          for s, t in zip(student_logits, teacher_logits)], weight)
+
+
+def mixed_targets(student_logits, target_probabilities, temperature, weight=None):
+    tau = float(temperature)
+    return tau**2 * mean([kl(p, log_softmax(s / tau))
+                          for s, p in zip(student_logits, target_probabilities)], weight)
+
+
+def intra(z, pseudo_labels, temperature, weight=None):
+    u, terms, has = unit(z), [], []
+    for i in range(len(u)):
+        others = [j for j in range(len(u)) if j != i]
+        alike = [k for k, j in enumerate(others) if pseudo_labels[j] == pseudo_labels[i]]
+        log_p = log_softmax(u[others] @ u[i] / float(temperature)) if others else []
+        terms.append(-np.mean([log_p[k] for k in alike]) if alike else 0.)
+        has.append(bool(alike))
+    return mean(terms, weight, np.array(has, float))
+
+
+def inter(z_student, z_teacher, pseudo_labels, temperature, weight=None):
+    s, t, tau = unit(z_student), unit(z_teacher), float(temperature)
+    terms = []
+    for i in range(len(s)):
+        alike = pseudo_labels == pseudo_labels[i]
+        terms.append(-(log_softmax(t @ s[i] / tau)[alike].mean()
+                       + log_softmax(s @ t[i] / tau)[alike].mean()) / 2)
+    return mean(terms, weight)
+
+
+def pointwise(z_student, z_teacher, weight=None):
+    return mean(1 - (unit(z_student) * unit(z_teacher)).sum(1), weight)
+
+
+def relational(z_student, z_teacher, temperature, weight=None):
+    s, t, terms, tau = unit(z_student), unit(z_teacher), [], float(temperature)
+    for i in range(len(s)):
+        others = np.arange(len(s)) != i
+        terms.append(kl(np.exp(log_softmax(t[others] @ t[i] / tau)),
+                        log_softmax(s[others] @ s[i] / tau)) if others.any() else 0.)
+    return mean(terms, weight)
+
+
+def alignment(z_student, z_teacher, temperature, weight=None):
+    return (pointwise(z_student, z_teacher, weight)
+            + relational(z_student, z_teacher, temperature, weight)) / 2
+
+
+def mmd(x, y, bandwidths=(.001, .01, .05, .1, .2, 1, 2), normalize=True):
+    if not len(x) or not len(y):
+        return 0.
+    x, y = (unit(x), unit(y)) if normalize else (x, y)
+
+    def kernel(a, b):
+        d2 = np.maximum(((a[:, None] - b[None])**2).sum(2), 1e-12)
+        return sum(np.exp(-d2 / (2 * s**2)).mean() for s in bandwidths)
+
+    return max(0., float(kernel(x, x) + kernel(y, y) - 2 * kernel(x, y)))
+
+
+def softmaxes(logits, tau):
+    return [[np.exp(log_softmax(row / tau)) for row in l] for l in logits]
+
+
+def mixed(logits, ownership, columns, tau):
+    """Ownership times softmax, averaged over the teachers that know a class, normalised."""
+    classes, targets = 1 + max(map(max, columns)), []
+    for i, owns in enumerate(ownership):
+        q, known = np.zeros(classes), np.zeros(classes)
+        for t, places in enumerate(columns):
+            for k, c in enumerate(places):
+                q[c] += owns[t] * softmaxes([logits[t][i:i + 1]], tau)[0][0][k]
+                known[c] += 1
+        q = q / known
+        targets.append(q / q.sum() if q.sum() > 0 else np.full(classes, 1 / classes))
+    return np.array(targets).reshape(-1, classes)
+
+
+def joined(logits, columns, tau):
+    """One softmax over all logits, duplicates averaged, normalised."""
+    classes, targets = 1 + max(map(max, columns)), []
+    places = [c for its in columns for c in its]
+    for row in np.concatenate(logits, 1):
+        p = np.exp(log_softmax(row / tau))
+        q = np.array([p[[k for k, c in enumerate(places) if c == y]].mean()
+                      for y in range(classes)])
+        targets.append(q / q.sum())
+    return np.array(targets).reshape(-1, classes)
+
+
+def refined(posterior, tau):
+    """p^(1 / tau), normalised."""
+    p = posterior**(1 / tau)
+    return p / p.sum(1, keepdims=True)
