@@ -63,7 +63,7 @@ def mixture_loss(
     kl_b = (torch.xlogy(q_bc, q_bc) - q_bc * (student_logits / tau).log_softmax(1)).sum(1)
     weight_b = check_weight(weight, kl_b)
     if checking_values() and len(q_bc):
-        if q_bc.min() < 0:
+        if (q_bc < 0).any():
             raise ValueError(f'target_probabilities must be >= 0, got {q_bc.min().item()}')
         off = ((q_bc.sum(1) - 1).abs() * (weight_b > 0)).max().item()
         if off > 2e-2:

@@ -44,7 +44,7 @@ class Case:
 
     def one_in(self, chance, *odd):
         """None, or by chance one of these oddities."""
-        return self.draw(*[None] * (chance - 1), odd)and self.draw(*odd)
+        return self.draw(*odd) if self.draw(*[False] * (chance - 1), True) else None
 
     @property
     def sane(self):
@@ -108,7 +108,7 @@ def rows(case, name, shape=None, values=None):
     x = case.normal(*(shape or (case.count, case.columns))) if values is None else values
     x = filled(case, x, name) if values is None else x
     dtype = case.dtype if case.draw(*[True] * 9, False) else case.draw(F32, F64)
-    x = x.to(dtype) if x.abs().amax().item() < torch.finfo(dtype).max else x.to(case.dtype)
+    x = x.to(dtype)
     if not x.isfinite().all():
         case.wrong.append(name)
     odd = case.one_in(20, "nan", "inf", "-inf", "int", "bool", "complex", "fewer dims",
@@ -126,7 +126,7 @@ def rows(case, name, shape=None, values=None):
         case.wrong.append(name)
     if odd == "more dims":
         x = x[:, :, None]
-        case.wrong.append(name)
+        (case.extreme if name in "xy" else case.wrong).append(name)  # MMD flattens
     if odd in ("list", "none"):
         case.values[name] = x.tolist() if odd == "list" else None
         case.wrong.append(name)
@@ -167,7 +167,7 @@ def probabilities(case, name):
     p = torch.where(p < 1e-6, 0, p)
     odd = case.one_in(16, "negative", "not 1", "huge")
     if odd and p.numel():
-        case.wrong.append(name)
+        case.wrong.append(f"{name} of images that count")
         p = p - 2 if odd == "negative" else p * (1e30 if odd == "huge" else 3)
     rows(case, name, values=p)
 
@@ -219,19 +219,23 @@ def weight(case, name):
          "tiny": w * 1e-30, "large": w * 1e30, "int": some, "bool": some > 0}.get(kind, w)
     if w.is_floating_point():
         w = w.to(case.draw(F32, F64) if kind in ("tiny", "large") else case.dtype)
+    unlike = "target_probabilities of images that count"
+    if unlike in case.wrong and not w.all():
+        case.wrong.remove(unlike)
+        case.extreme.append(unlike)
     odd = case.one_in(12, "negative", "nan", "inf", "column", "longer", "list", "number",
                       "complex", "largest")
     if odd:
         case.wrong.append("weight")
         w = w.to(F32) if odd != "largest" else torch.full_like(w, 3e38, dtype=F32)
         first = torch.arange(len(w)) == 0
-        w = {"negative": lambda: w - first, "nan": lambda: torch.where(first, math.nan, w),
+        w = {"negative": lambda: w - 3 * first.to(w), "nan": lambda: torch.where(first, math.nan, w),
              "inf": lambda: torch.where(first, math.inf, w), "column": lambda: w[:, None],
              "longer": lambda: torch.cat([w, w.new_ones(1)]), "list": w.tolist,
              "number": lambda: 2., "complex": lambda: w + 1j, "largest": lambda: w}[odd]()
         if odd in ("negative", "nan", "inf") and not len(w):
             case.wrong.remove("weight")
-        if odd == "negative" and len(w) and not w.min() < 0:
+        if odd == "negative" and len(w) and not w[0] < 0:
             case.wrong.remove("weight")
         if odd == "largest":  # their sum is infinite in fp32, not in float64
             case.wrong.remove("weight")
