@@ -383,3 +383,173 @@ def refined(posterior, tau):
     """p^(1 / tau), normalised."""
     p = posterior**(1 / tau)
     return p / p.sum(1, keepdims=True)
+
+
+# --- teachers' answers ---
+
+class Output:
+    """As a student or a teacher answers."""
+
+    def __init__(self, logits, features):
+        self.logits, self.features = logits, features
+
+
+ODD_ANSWERS = {  # what is wrong -> what must be read for it to be noticed
+    "nan in a teacher's logits": "", "inf in a teacher's logits": "", "whole logits": "",
+    "a class too few": "", "an image too many": "", "a teacher too few": "",
+    "a flat batch": "", "nan in the student's logits": "", "a class too few of the student": "",
+    "a class too many of the student": "", "an image too many of the student": "",
+    "nan in ownership": "ownership", "negative ownership": "ownership",
+    "ownership of fewer": "ownership", "a list for ownership": "ownership",
+    "flat ownership": "ownership", "an image too many in ownership": "ownership",
+    "nan in the belief": "posterior", "negative belief": "posterior", "short belief": "posterior",
+    "nan in a teacher's features": "features", "a teacher's features too wide": "features",
+    "flat features": "features", "nan in the student's features": "features",
+    "the student's features too wide": "features", "an image too few in features": "features",
+    "temperature": ""}
+
+
+class Answers(Case):
+    """A student's and some teachers' answers to a batch, ownership, and perhaps a belief."""
+
+    def __init__(self, draw, seed, odd=True):
+        super().__init__(draw, seed)
+        classes, teachers = draw(3, 1, 5), draw(2, 1, 3)
+        pick = lambda n: torch.randperm(n, generator=self.random).tolist()
+        self.classes = [pick(classes)[:1 + pick(classes)[0]] for _ in range(teachers)]
+        seen = list(dict.fromkeys(c for its in self.classes for c in its))
+        self.columns_of = [[seen.index(c) for c in its] for its in self.classes]
+        self.union, self.width, self.widths = len(seen), draw(4, 1), [draw(3, 1, 6)
+                                                                      for _ in self.classes]
+        count = self.count
+        self.student = [self.numbers(count, self.union), self.numbers(count, self.width)]
+        self.teachers = [[self.numbers(count, len(c)), self.numbers(count, d)]
+                         for c, d in zip(self.classes, self.widths)]
+        self.ownership = self.owned(count, teachers)
+        self.posterior = None
+        if draw(True, False):
+            self.posterior = (self.normal(count, self.union) * draw(1, 4)).softmax(1).to(self.dtype)
+        self.temperature = draw(1., .5, 2., 4.)
+        self.odd = draw(*ODD_ANSWERS) if odd and draw(*[False] * 2, True) else None
+        if self.odd:
+            self.spoil(self.odd, count)
+        for x in (*self.student, *(x for t in self.teachers for x in t)):
+            x.requires_grad_(x.is_floating_point() and draw(True, True, False))
+
+    def numbers(self, *shape):
+        x = self.normal(*shape)
+        kind = self.draw(*["ordinary"] * 8, "large", "zeros", "alike", "huge")
+        if kind == "huge":
+            self.extreme.append("huge")
+            top = torch.finfo(self.dtype).max
+            return (x * top / 4).clamp(-top, top).to(self.dtype)
+        x = {"large": x * 1e3, "zeros": x * 0, "alike": x[:1].expand_as(x)}.get(kind, x)
+        return x.contiguous().to(self.dtype)
+
+    def owned(self, count, teachers):
+        a = torch.rand(count, teachers, generator=self.random, dtype=F64)
+        kind = self.draw("any", "any", "sure", "nobody", "one nobody", "all", "tiny")
+        first = torch.arange(count)[:, None] == 0
+        a = {"sure": (a == a.max(1, keepdim=True)[0]).to(F64) if count else a, "nobody": a * 0,
+             "one nobody": a.masked_fill(first, 0), "all": a * 0 + 1, "tiny": a * 1e-25}.get(kind, a)
+        if kind == "tiny":
+            self.extreme.append("tiny ownership")
+        return a.to(self.draw(F32, F32, self.dtype))
+
+    def spoil(self, odd, count):
+        """Make one thing wrong."""
+        empty = count == 0
+        (self.extreme if empty and ("nan" in odd or "inf" in odd or "neg" in odd) else
+         self.wrong).append(odd)
+        first = lambda x, value: x.clone().index_fill_(0, torch.arange(min(1, len(x))), value)
+        longer = lambda x: torch.cat([x, x.new_ones(1, x.shape[1])])
+        t, s, a = self.teachers[-1], self.student, self.ownership
+        belief = self.normal(count, self.union).softmax(1)
+        change = {
+            "nan in a teacher's logits": lambda: t.__setitem__(0, first(t[0], math.nan)),
+            "inf in a teacher's logits": lambda: t.__setitem__(0, first(t[0], -math.inf)),
+            "whole logits": lambda: t.__setitem__(0, t[0].clamp(-9, 9).long()),
+            "a class too few": lambda: t.__setitem__(0, t[0][:, 1:]),
+            "an image too many": lambda: t.__setitem__(0, longer(t[0])),
+            "a teacher too few": lambda: self.teachers.pop(),
+            "a flat batch": lambda: t.__setitem__(0, t[0].flatten()),
+            "nan in the student's logits": lambda: s.__setitem__(0, first(s[0], math.nan)),
+            "a class too few of the student": lambda: s.__setitem__(0, s[0][:, 1:]),
+            "a class too many of the student": lambda: s.__setitem__(0, torch.cat([s[0], s[0]], 1)),
+            "an image too many of the student": lambda: s.__setitem__(0, longer(s[0])),
+            "nan in ownership": lambda: setattr(self, "ownership", first(a, math.nan)),
+            "negative ownership": lambda: setattr(self, "ownership", first(a, -.5)),
+            "ownership of fewer": lambda: setattr(self, "ownership", a[:, 1:]),
+            "a list for ownership": lambda: setattr(self, "ownership", a.tolist()),
+            "flat ownership": lambda: setattr(self, "ownership", a.flatten()),
+            "an image too many in ownership": lambda: setattr(self, "ownership", longer(a)),
+            "nan in the belief": lambda: setattr(self, "posterior", first(belief, math.nan)),
+            "negative belief": lambda: setattr(self, "posterior", first(belief, -.5)),
+            "short belief": lambda: setattr(self, "posterior", belief[:, 1:]),
+            "nan in a teacher's features": lambda: t.__setitem__(1, first(t[1], math.nan)),
+            "a teacher's features too wide": lambda: t.__setitem__(1, torch.cat([t[1]] * 2, 1)),
+            "flat features": lambda: t.__setitem__(1, t[1].flatten()),
+            "nan in the student's features": lambda: s.__setitem__(1, first(s[1], math.nan)),
+            "the student's features too wide": lambda: s.__setitem__(1, torch.cat([s[1]] * 2, 1)),
+            "an image too few in features": lambda: t.__setitem__(1, longer(t[1])),
+            "temperature": lambda: setattr(self, "temperature", self.draw(
+                0, -1., math.nan, math.inf, None, "warm", 1e-30, [], True and 1e300)),
+        }
+        change[odd]()
+
+    def numpy(self, x):
+        return x.detach().to(F64).numpy()
+
+    @property
+    def logits(self):
+        return [self.numpy(t[0]) for t in self.teachers]
+
+
+def owner_shares(a):
+    return a / np.maximum(a.sum(1, keepdims=True), 1e-12)
+
+
+def owned_parts(case, tau, task, embeddings=None, contrast_tau=.1):
+    """The parts of the amalgamation, unweighted but for `task`; the joint target by belief."""
+    a, logits, student = case.numpy(case.ownership), case.logits, case.numpy(case.student[0])
+    pi = owner_shares(a)
+    target = (mixed(logits, a, case.columns_of, tau) if case.posterior is None
+              else refined(case.numpy(case.posterior), tau))
+    parts = {"joint": mixed_targets(student, target, tau)}
+    share = pi.mean(0) if len(pi) else pi.sum(0)
+    over = lambda losses: float(sum(p * l for p, l in zip(share, losses)))
+    parts["task"] = task * over([soft_targets(student[:, c], l, tau, w)
+                                 for c, l, w in zip(case.columns_of, logits, pi.T)])
+    if embeddings is None:
+        return parts
+    z, *others = embeddings
+    belief = (mixed(logits, a, case.columns_of, 1) if case.posterior is None
+              else case.numpy(case.posterior))
+    y = belief.argmax(1) if len(belief) else np.zeros(0, int)
+    top = np.sort(belief, 1)
+    case.tied = bool((top[:, -1] - top[:, -2] < 1e-5).any()) if belief.shape[1] > 1 else False
+    parts["intra"] = intra(z, y, contrast_tau, a.max(1)) + over(
+        [intra(t, y, contrast_tau, w) for t, w in zip(others, a.T)])
+    parts["inter"] = over([inter(z, t, y, contrast_tau, w) for t, w in zip(others, a.T)])
+    parts["alignment"] = over([alignment(z, t, contrast_tau, w) for t, w in zip(others, a.T)])
+    return parts
+
+
+def heaps(scores, rounds=50):
+    """Expectation-maximisation of two Gaussians of one variance; P(upper | each score)."""
+    ordered = np.sort(scores)
+    low, high = (ordered[max(1, round(part * len(scores))) - 1] for part in (.25, .75))
+    if high > low:
+        scores = np.clip(scores, low - 8 * (high - low), high + 8 * (high - low))
+    if not scores.std() > 0:
+        return lambda x: np.full(len(x), .5)
+    v = (scores - scores.mean()) / scores.std()
+    middle = np.sort(v)[(len(v) - 1) // 2]
+    r = (v > middle if (v > middle).any() else v >= middle).astype(float)
+    for _ in range(rounds):
+        p = min(.98, max(.02, r.mean()))
+        up, down = (r * v).sum() / r.sum(), ((1 - r) * v).sum() / max((1 - r).sum(), 1e-9)
+        var = max(.01, (r * (v - up)**2 + (1 - r) * (v - down)**2).mean())
+        odds = lambda u: math.log(p / (1 - p)) + ((u - down)**2 - (u - up)**2) / (2 * var)
+        r = 1 / (1 + np.exp(-odds(v)))
+    return lambda x: 1 / (1 + np.exp(-odds((x - scores.mean()) / scores.std())))
