@@ -65,7 +65,7 @@ LOSSES = {
     "alignment": Loss(cka.alignment_loss, its.alignment, MODELS | TAU | WEIGHT, cosines),
     "mmd": Loss(cka.mmd_loss, its.mmd, KERNELS, lambda case: 30),
 }
-EXAMPLES = {"losses": 800, "algebra": 150}  # of each loss
+EXAMPLES = {"losses": 850, "algebra": 150}  # of each loss
 
 
 def case_of(loss, draw, seed):
@@ -101,9 +101,12 @@ def check_gradients(loss, inputs):
     grads = torch.autograd.grad(loss, list(wanting.values()), allow_unused=True)
     for (name, x), grad in zip(wanting.items(), grads):
         assert grad is None or grad.shape == x.shape and grad.dtype == x.dtype
-        # a gradient can be too large for half precision: of rows of 1e-4 and less
-        fits = grad is None or x.dtype in (F32, F64) or bool((x.abs() > 1e-3).all())
-        assert not fits or grad is None or grad.isfinite().all(), f"gradient of {name}: {grad}"
+        if grad is None:
+            continue
+        # half precision may not hold the gradient of tiny or huge numbers
+        fits = x.dtype in (F32, F64) or bool(((x.abs() > 1e-3) & (x.abs() < 1e3)).all())
+        fine = grad.isfinite().all() if fits else not grad.isnan().any()
+        assert fine, f"gradient of {name}: {grad}"
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -366,7 +369,7 @@ ESTIMATORS = {
     "class": lambda space: cka.ClassConditionalOwnership(space),
     "moment": lambda space: cka.MomentOwnership(space),
 }
-EXAMPLES["estimators"] = 300
+EXAMPLES["estimators"] = 90
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
@@ -379,14 +382,14 @@ def test_an_estimator_owns_images_or_says_what_is_wrong(name):
                                  "an image too few in features") and name != "energy"
             case.wrong, case.extreme = [case.odd] if reads and case.count else [], [case.odd]
         if name == "energy" and case.odd in ("a class too few", "a teacher too few",
-                                             "a flat batch"):
+                                             "a flat batch", "an image too many"):
             case.wrong = [case.odd] if case.odd == "a flat batch" else []
             case.extreme.append(case.odd)
         if case.count == 0:
             case.wrong.append("no images")
         space = cka.LabelSpace([Sheet(c) for c in case.classes])
         estimator = ESTIMATORS[name](space)
-        logits, features = ([t[i] for t in case.teachers] for i in range(2))
+        logits, features = ([t[i].detach() for t in case.teachers] for i in range(2))
         case.values = dict(logits=logits, features=features)
         state = called(estimator.fit, case, *NAMED, "images")
         if state is None:
