@@ -183,6 +183,13 @@ class Unlabelled(Dataset):
         return finite_images(torch.cat(images), index)
 
 # %% ../nbs/02_data.ipynb #87c6a4b5
+def _whole(label) -> int:
+    try:
+        if float(label) == int(label): return int(label)
+    except (TypeError, ValueError, RuntimeError): pass
+    raise ValueError(
+        f'a label must be a whole number, the index of its class, got {str(label)[:40]!r}')
+
 class TensorImages(Dataset):
     "Images held as one tensor, with labels if there are any: the fastest for small images."
     def __init__(self,
@@ -196,7 +203,9 @@ class TensorImages(Dataset):
                 raise TypeError(f'labels must be whole numbers, got {type(labels).__name__}')
             if len(labels) != len(images):
                 raise ValueError(f'{len(images)} images but {len(labels)} labels')
-            for y in labels: _whole(y)
+            whole = isinstance(labels, Tensor) and labels.dtype == torch.int64 and labels.ndim == 1
+            if not whole:
+                for y in labels: _whole(y)
         self.images, self.labels = images, labels
         self.classes = None if classes is None else [str(c) for c in classes]
 
@@ -490,14 +499,6 @@ def label_of(item) -> int:
         if key is not None: return _whole(item[key])
     elif isinstance(item, (tuple, list)) and len(item) > 1: return _whole(item[1])
     raise ValueError('this step needs labels: items must be (image, label) or a dict with "label"')
-
-# %% ../nbs/02_data.ipynb #73b65ae1
-def _whole(label) -> int:
-    try:
-        if float(label) == int(label): return int(label)
-    except (TypeError, ValueError, RuntimeError): pass
-    raise ValueError(
-        f'a label must be a whole number, the index of its class, got {str(label)[:40]!r}')
 
 # %% ../nbs/02_data.ipynb #a6e78d85
 def cifar100(

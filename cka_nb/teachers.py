@@ -333,6 +333,7 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:160]
 
 def _size(size) -> tuple[int, int, int]:
+    size = tuple(size) if hasattr(size, '__iter__') else (size,)
     try: sides = tuple(int(s) for s in size)
     except (TypeError, ValueError): sides = ()
     if len(sides) != 3 or min(sides) < 1:

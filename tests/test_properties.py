@@ -656,7 +656,10 @@ def test_images_are_read_right_or_named():
             images = images.to({"int": torch.int32, "bool": torch.bool}[odd])
         if odd == "flat":
             images = images[:, 0]
-        label = draw(0, None, "x", Secret())
+            if kind == "numpy":  # an array (H, W) is grey
+                case.wrong, case.extreme = [], [odd]
+        label = draw(0, None, "x", "secret")
+        label = Secret() if label == "secret" else label
         case.values = dict(images=lambda: wrapped(kind, images, label))
         whole = {"empty": [], "string": "abc", "a dict": {"image": images}, "no set": 3,
                  "folder": math}
@@ -679,7 +682,10 @@ def test_images_are_read_right_or_named():
         if found is None:
             return
         data, whole, parts = found
-        assert len(data) == count == data.visited and data.shape == shape
+        assert len(data) == data.visited
+        if not case.sane:
+            return
+        assert len(data) == count and data.shape == shape
         near(whole, right, 1e-7)
         assert whole.dtype == (F64 if pixels == "double" else F32)
         assert torch.equal(torch.cat(parts), whole)
