@@ -229,7 +229,8 @@ def weight(case, name):
         case.wrong.append("weight")
         w = w.to(F32) if odd != "largest" else torch.full_like(w, 3e38, dtype=F32)
         first = torch.arange(len(w)) == 0
-        w = {"negative": lambda: w - 3 * first.to(w), "nan": lambda: torch.where(first, math.nan, w),
+        w = {"negative": lambda: w - 3 * first.to(w),
+             "nan": lambda: torch.where(first, math.nan, w),
              "inf": lambda: torch.where(first, math.inf, w), "column": lambda: w[:, None],
              "longer": lambda: torch.cat([w, w.new_ones(1)]), "list": w.tolist,
              "number": lambda: 2., "complex": lambda: w + 1j, "largest": lambda: w}[odd]()
@@ -451,7 +452,8 @@ class Answers(Case):
         kind = self.draw("any", "any", "sure", "nobody", "one nobody", "all", "tiny")
         first = torch.arange(count)[:, None] == 0
         a = {"sure": (a == a.max(1, keepdim=True)[0]).to(F64) if count else a, "nobody": a * 0,
-             "one nobody": a.masked_fill(first, 0), "all": a * 0 + 1, "tiny": a * 1e-25}.get(kind, a)
+             "one nobody": a.masked_fill(first, 0), "all": a * 0 + 1,
+             "tiny": a * 1e-25}.get(kind, a)
         if kind == "tiny":
             self.extreme.append("tiny ownership")
         return a.to(self.draw(F32, F32, self.dtype))

@@ -59,7 +59,8 @@ LOSSES = {
                  ("student_logits", "teacher_logits"), zero=True),
     "mixture": Loss(cka.mixture_loss, its.mixed_targets, TARGET | TAU | WEIGHT, tempered,
                     ("student_logits",)),
-    "intra": Loss(cka.intra_model_loss, its.intra, {"z": its.rows} | LABELS | TAU | WEIGHT, cosines),
+    "intra": Loss(cka.intra_model_loss, its.intra, {"z": its.rows} | LABELS | TAU | WEIGHT,
+                  cosines),
     "inter": Loss(cka.inter_model_loss, its.inter, MODELS | LABELS | TAU | WEIGHT, cosines),
     "pointwise": Loss(cka.pointwise_loss, its.pointwise, MODELS | WEIGHT, cosines),
     "relational": Loss(cka.relational_loss, its.relational, WIDTHS | TAU | WEIGHT, cosines),
@@ -343,7 +344,8 @@ def test_an_objective_is_right_or_says_what_is_wrong(name):
         for part, value in found.items():
             assert value.shape == () and value.dtype in (F32, F64) and value.isfinite(), found
         inputs = {f"student {i}": x for i, x in enumerate(case.student)} | {
-            f"teacher {t} {i}": x for t, its_ in enumerate(case.teachers) for i, x in enumerate(its_)}
+            f"teacher {t} {i}": x for t, answer in enumerate(case.teachers)
+            for i, x in enumerate(answer)}
         loss = sum(found.values())
         check_gradients(loss, inputs)
         if loss.requires_grad:
@@ -450,10 +452,11 @@ class Net(torch.nn.Module):
                 "object": cka.Output(logits, logits)}[self.answer]
 
 
-NAMES = ["a", "b", "c", "ä", "猫", "a b", "1", "", "\n", "😀" * 20, "A", "None", "ﬁ", "\u00e9", "e\u0301"]
+NAMES = ["a", "b", "c", "ä", "猫", "a b", "1", "", "\n", "😀" * 20,
+         "A", "None", "ﬁ", "\u00e9", "e\u0301"]
 
 
-def a_teacher(draw, seed, case, odd=None):
+def a_teacher(draw, seed, case):
     """The arguments of a teacher; `case.wrong` says what cannot be right."""
     size, channels = draw(3, 1, 5), draw(1, 3)
     names = [NAMES[i] for i in torch.randperm(len(NAMES), generator=case.random).tolist()][:size]
@@ -470,7 +473,8 @@ def a_teacher(draw, seed, case, odd=None):
                 input_size=draw(None, (channels, 4, 4), [channels, 6, 5]))
     odd = draw(*[None] * 2, "odd") and draw(
         "twice", "too few", "too many", "string", "empty", "all dropped", "a set", "a number",
-        "no module", "a teacher", "features unknown", "features 3", "transform 3", "transform fails",
+        "no module", "a teacher", "features unknown", "features 3", "transform 3",
+        "transform fails",
         "transform of one image", "size 2", "size 0", "size text", "size of others", "answer none",
         "answer tuple", "size None")
     wrong = {"twice": dict(classes=["a"] * size), "too few": dict(classes=names[1:]),
@@ -513,7 +517,8 @@ def test_a_teacher_answers_as_its_model_or_says_what_is_wrong():
         kind = draw(*["float"] * 4, "uint8", "double", "half", "strided")
         images = {"uint8": (images * 255).to(torch.uint8), "double": images.double(),
                   "half": images.half(), "strided": images.mT.contiguous().mT}.get(kind, images)
-        odd = draw(*[None] * 7, "odd") and draw("int", "flat", "nan", "list", "channels", "no pixels")
+        odd = draw(*[None] * 7, "odd") and draw(
+            "int", "flat", "nan", "list", "channels", "no pixels")
         if odd:
             images = {"int": lambda: images.long(), "flat": lambda: images[0],
                       "nan": lambda: torch.full_like(images.float(), math.nan),
@@ -620,7 +625,8 @@ def wrapped(kind, images, label):
     """Images as somebody's data set."""
     items = list(images)
     if kind in ("list", "tuple", "generator", "dict", "pixels", "single"):
-        items = [{"list": x, "tuple": (x, label), "generator": x, "dict": {"image": x, "label": label},
+        items = [{"list": x, "tuple": (x, label), "generator": x,
+                  "dict": {"image": x, "label": label},
                   "pixels": {"pixel_values": x}, "single": [x]}[kind] for x in items]
     if kind == "numpy":
         items = [x.movedim(0, -1).numpy() for x in items]
@@ -756,7 +762,7 @@ def test_a_choice_of_classes_is_right_or_says_what_is_wrong():
                 x, y = part[k]
                 assert torch.equal(x, images[i]) and y == number[int(labels[i])]
             every = list(range(len(part)))
-            assert all(torch.equal(x, images[right[k]]) for k, x in zip(every, part.images_at(every)))
+            assert all(torch.equal(x, images[i]) for i, x in zip(right, part.images_at(every)))
 
     def sane_may_be_empty(draw, seed):
         try:
