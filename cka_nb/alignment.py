@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from .contrast import in_blocks, neighbours
-from .core import check_rows, check_temperature, check_weight, full_precision, unit_rows
-from .core import weighted_mean
+from .core import check_rows, check_temperature, check_weight, checking_values
+from .core import full_precision, unit_rows, weighted_mean
 
 # %% ../nbs/08_alignment.ipynb #220e5c1d
 @full_precision
@@ -22,19 +22,24 @@ def mmd_loss(
     normalize: bool=True, # L2-normalise each row first
 ) -> Tensor:             # scalar >= 0
     "Squared maximum mean discrepancy, biased, summed over kernels: CFL's (Luo et al., 2019)."
-    x_bd, y_bd = x.flatten(1), y.flatten(1)
+    x_bd, y_bd = (v.flatten(1) if isinstance(v, Tensor) and v.ndim > 1 else v for v in (x, y))
     check_rows(x=x_bd); check_rows(y=y_bd)
     if x_bd.shape[1] != y_bd.shape[1]:
         raise ValueError(
             f'x and y must have rows of one size, got {tuple(x.shape)} and {tuple(y.shape)}')
-    if not bandwidths or not all(s > 0 for s in bandwidths):
-        raise ValueError(f'bandwidths must be above 0, got {bandwidths}')
+    if not isinstance(bandwidths, (tuple, list)) or not bandwidths:
+        raise TypeError(f'bandwidths must be a tuple of numbers above 0, got {str(bandwidths)[:40]!r}')
+    widths = [check_temperature(s, 'each of bandwidths') for s in bandwidths]
     if not len(x_bd) or not len(y_bd): return x_bd.sum() * 0 + y_bd.sum() * 0
     if normalize: x_bd, y_bd = unit_rows(x_bd), unit_rows(y_bd)
+    elif checking_values():
+        for name, v in (('x', x_bd), ('y', y_bd)):
+            if (v.abs() > 1e15).any():
+                raise ValueError(f'{name} has values above 1e15, whose squares are too large')
     def kernel_mean(a_bd, b_bd):
         d = torch.cdist(a_bd, b_bd, compute_mode='donot_use_mm_for_euclid_dist')
         d = d.square().clamp_min(1e-12)
-        return sum((-d / (2 * s**2)).exp().mean() for s in bandwidths)
+        return sum((-d / (2 * s**2)).exp().mean() for s in widths)
     return (kernel_mean(x_bd, x_bd) + kernel_mean(y_bd, y_bd)
             - 2 * kernel_mean(x_bd, y_bd)).clamp_min(0)
 

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from .alignment import mmd_loss
-from .objective import ContrastiveAmalgamation
-from .soft_targets import concatenated, mixture, mixture_loss, soft_target_loss, tempered
+from .core import check_rows, check_temperature
+from .objective import ContrastiveAmalgamation, check_features
+from .soft_targets import check_answers, concatenated, mixture, mixture_loss
+from .soft_targets import soft_target_loss, tempered
 from .teachers import LabelSpace, Output
 
 # %% ../nbs/17_baselines.ipynb #e53a8a06
@@ -36,6 +38,11 @@ def task_distillation(
     temperature: float=2.,  # tau of the soft targets
 ) -> dict[str, Tensor]:
     "KD per task: soft targets of each teacher on its columns, on every image; no ownership."
+    check_answers([t.logits for t in teachers], space.columns)
+    check_rows(student_logits=student.logits)
+    if student.logits.shape[1] != len(space):
+        raise ValueError(f'student_logits must have {len(space)} columns, one per class, got '
+                         f'{tuple(student.logits.shape)}')
     losses = [soft_target_loss(student.logits[:, c], t.logits, temperature)
               for c, t in zip(space.columns, teachers)]
     return {'task': sum(losses) / len(losses)}
@@ -57,7 +64,8 @@ def unified(
     rounds: int=20,            # steps of Newton's method
 ) -> Tensor:                   # (B, C) probabilities over the union
     "The answer over the union that best explains every teacher's ratios (UHC, our solver)."
-    p_tbc = [(l.detach().double() / temperature).softmax(1) for l in logits]
+    check_answers(logits, columns); tau = check_temperature(temperature)
+    p_tbc = [(l.detach().double() / tau).softmax(1) for l in logits]
     classes = 1 + max(max(places) for places in columns)
     said_bc = p_tbc[0].new_zeros(len(p_tbc[0]), classes)
     knows_tc = said_bc.new_zeros(len(columns), classes)
@@ -113,6 +121,7 @@ class CommonFeatureLearning(nn.Module):
         self.reconstruction = reconstruction
         self.width = width
         self.temperature = temperature
+        self.student_projection, self.teacher_projections = None, nn.ModuleList()
 
     def build(self, space: LabelSpace, student_width: int, teacher_widths: list[int]) -> None:
         "Make fresh projections, the shared extractor and the decoders."
@@ -126,6 +135,9 @@ class CommonFeatureLearning(nn.Module):
 
     def forward(self, student: Output, teachers: list[Output], ownership: Tensor,
                 space: LabelSpace, posterior: Tensor|None=None) -> dict[str, Tensor]:
+        if self.owned: check_answers([t.logits for t in teachers], space.columns, ownership)
+        models = [self.student_projection, *self.teacher_projections]
+        check_features([student, *teachers], [m and m[0].in_features for m in models])
         features = [t.features.float() for t in teachers]
         h_student = self.extractor(self.student_projection(student.features.float()))
         h_teachers = [self.extractor(p(f)) for p, f in zip(self.teacher_projections, features)]
@@ -133,7 +145,7 @@ class CommonFeatureLearning(nn.Module):
         target_bc = (concatenated(logits, space.columns, self.temperature) if not self.owned
                      else mixture(logits, ownership, space.columns, self.temperature)
                      if posterior is None else tempered(posterior, self.temperature))
-        mse = sum(nn.functional.mse_loss(decode(h), f)
+        mse = sum(nn.functional.mse_loss(decode(h), f) if len(f) else f.sum()
                   for decode, h, f in zip(self.decoders, h_teachers, features))
         return {'joint': mixture_loss(student.logits, target_bc, self.temperature),
                 'mmd': self.weight * sum(mmd_loss(h_student, h) for h in h_teachers),

@@ -53,13 +53,19 @@ def check_rows(
                     f'{name} {tuple(x.shape)} has {bad} values that are NaN or infinite')
 
 # %% ../nbs/01_core.ipynb #63010b20
-def check_temperature(temperature: float) -> float:
-    "The temperature as a float; `ValueError` unless it is finite and above 0."
-    try: value = float(temperature)
-    except (TypeError, ValueError):
-        raise TypeError(f'temperature must be a number, got {temperature!r}') from None
+def check_temperature(
+    temperature: float,      # from 1e-6 to 1e6: beyond, nothing is left of differences in fp32
+    name: str='temperature', # what the message calls it
+) -> float:
+    "The temperature as a float; `ValueError` unless it is finite, above 0 and of a sane size."
+    try: value = float(() if isinstance(temperature, (str, bytes)) else temperature)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        what = ' '.join(repr(temperature).split())[:60]
+        raise TypeError(f'{name} must be a number, got {what}') from None
     if not (math.isfinite(value) and value > 0):
-        raise ValueError(f'temperature must be a finite number above 0, got {value}')
+        raise ValueError(f'{name} must be a finite number above 0, got {value}')
+    if not 1e-6 <= value <= 1e6:
+        raise ValueError(f'{name} must be from 1e-6 to 1e6, got {value}')
     return value
 
 # %% ../nbs/01_core.ipynb #3ba889f3
@@ -69,15 +75,16 @@ def check_weight(
 ) -> Tensor:             # (B,) in the dtype of `like`
     "The weight of each image, ones if None; errors name the shape or the value."
     if weight is None: return torch.ones(len(like), dtype=like.dtype, device=like.device)
-    if not isinstance(weight, Tensor):
-        raise TypeError(f'weight must be a tensor, got {type(weight).__name__}')
+    if not isinstance(weight, Tensor) or weight.is_complex():
+        kind = weight.dtype if isinstance(weight, Tensor) else type(weight).__name__
+        raise TypeError(f'weight must be a tensor of real numbers, got {kind}')
     if weight.shape != like.shape[:1]:
         raise ValueError(
             f'weight must have shape ({len(like)},), one per image, got {tuple(weight.shape)}')
     weight_b = weight.detach().to(like)
-    if checking_values() and not bool(((weight_b >= 0) & weight_b.isfinite()).all()):
-        raise ValueError(f'weights must be finite and >= 0, got {weight_b.min().item()} to '
-                         f'{weight_b.max().item()}')
+    if checking_values() and not bool((weight_b >= 0).all() & weight_b.sum().isfinite()):
+        raise ValueError(f'weights must be >= 0 and have a finite sum, got {weight_b.min().item()} '
+                         f'to {weight_b.max().item()}')
     return weight_b
 
 # %% ../nbs/01_core.ipynb #15a143f2
@@ -97,7 +104,7 @@ def check_labels(
 
 # %% ../nbs/01_core.ipynb #62f6547f
 def full_precision(loss):
-    "Decorator: the loss computes outside autocast, in fp32, or float64 if any of its tensors is."
+    "Decorator: outside autocast, in fp32, or float64 if any tensor is; an overflow is an error."
     @functools.wraps(loss)
     def raised(*args, **kwargs):
         tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
@@ -105,8 +112,20 @@ def full_precision(loss):
         dtype = torch.float64 if any(x.dtype == torch.float64 for x in tensors) else torch.float32
         up = lambda x: x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x
         with torch.autocast(tensors[0].device.type, enabled=False):
-            return loss(*map(up, args), **{k: up(v) for k, v in kwargs.items()})
+            value = loss(*map(up, args), **{k: up(v) for k, v in kwargs.items()})
+        if checking_values():
+            for x in value.values() if isinstance(value, dict) else [value]:
+                if not x.isfinite().all():
+                    given = dict(zip(loss.__code__.co_varnames, args)) | kwargs
+                    raise ValueError(_overflow(loss.__name__, dtype, given))
+        return value
     return raised
+
+def _overflow(name: str, dtype: torch.dtype, given: dict) -> str:
+    sizes = [f'{k} up to {x.detach().abs().max().item():.3g}' if isinstance(x, Tensor)
+             else f'{k} {x}' for k, x in given.items()
+             if isinstance(x, float) or isinstance(x, Tensor) and x.numel() and x.is_floating_point()]
+    return f'{name} overflows {dtype}: ' + ', '.join(sizes)
 
 # %% ../nbs/01_core.ipynb #f68f31d4
 def unit_rows(

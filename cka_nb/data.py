@@ -183,6 +183,13 @@ class Unlabelled(Dataset):
         return finite_images(torch.cat(images), index)
 
 # %% ../nbs/02_data.ipynb #87c6a4b5
+def _whole(label) -> int:
+    try:
+        if float(label) == int(label): return int(label)
+    except (TypeError, ValueError, RuntimeError): pass
+    raise ValueError(
+        f'a label must be a whole number, the index of its class, got {str(label)[:40]!r}')
+
 class TensorImages(Dataset):
     "Images held as one tensor, with labels if there are any: the fastest for small images."
     def __init__(self,
@@ -191,8 +198,14 @@ class TensorImages(Dataset):
         classes: list[str]|None=None, # names of the labels
     ):
         check_images(images)
-        if labels is not None and len(labels) != len(images):
-            raise ValueError(f'{len(images)} images but {len(labels)} labels')
+        if labels is not None:
+            if not hasattr(labels, '__len__') or isinstance(labels, (str, bytes)):
+                raise TypeError(f'labels must be whole numbers, got {type(labels).__name__}')
+            if len(labels) != len(images):
+                raise ValueError(f'{len(images)} images but {len(labels)} labels')
+            whole = isinstance(labels, Tensor) and labels.dtype == torch.int64 and labels.ndim == 1
+            if not whole:
+                for y in labels: _whole(y)
         self.images, self.labels = images, labels
         self.classes = None if classes is None else [str(c) for c in classes]
 
@@ -207,7 +220,11 @@ def epoch_order(
     epoch: int,
 ) -> Tensor:    # (count,) int64, a permutation
     "The order in which an epoch visits the images: a pure function of its arguments."
-    key = int(_mixed(torch.tensor([seed * 1_000_003 + epoch]))[0] >> 1) & (2**62 - 1)
+    for name, value in (('count', count), ('seed', seed), ('epoch', epoch)):
+        if not isinstance(value, (int, np.integer)) or name == 'count' and value < 0:
+            raise TypeError(f'{name} must be a whole number, got {value!r:.60}')
+    key = _signed((int(seed) * 1_000_003 + int(epoch)) % 2**64) # also the largest ones
+    key = int(_mixed(torch.tensor([key]))[0] >> 1) & (2**62 - 1)
     return torch.randperm(count, generator=torch.Generator().manual_seed(key))
 
 # %% ../nbs/02_data.ipynb #ef672dd3
@@ -419,20 +436,26 @@ class ClassSubset(Dataset):
         dataset,            # items (image, label); its `.classes` names the labels
         classes: list[str], # names to keep, in this order
     ):
+        if isinstance(classes, (str, bytes)) or not hasattr(classes, '__iter__'):
+            raise TypeError(f'classes must be a list of names, got {classes!r:.60}')
+        classes = [str(c) for c in classes]
+        twice = [c for c in classes if classes.count(c) > 1]
+        if twice: raise ValueError(f'classes names {twice[0]!r} twice')
         names = class_names_of(dataset)
         if names is None:
             raise ValueError('a choice of classes needs a data set with names: give it .classes')
-        unknown = [str(c) for c in classes if str(c) not in names]
+        unknown = [c for c in classes if c not in names]
         if unknown:
             raise ValueError(f'the data set has no class {", ".join(map(repr, unknown))}; it has '
-                             f'{", ".join(names)}')
-        self.dataset, self.classes = dataset, [str(c) for c in classes]
+                             f'{", ".join(map(repr, names))}')
+        self.dataset, self.classes = dataset, classes
         number = {names.index(c): k for k, c in enumerate(self.classes)}
         labels = labels_of(dataset)
         self.index = [i for i, label in enumerate(labels) if label in number]
         self.labels = torch.tensor([number[labels[i]] for i in self.index], dtype=torch.int64)
         if not self.index:
-            raise ValueError(f'no image of the classes {", ".join(self.classes)} in the data set')
+            raise ValueError(f'no image of the classes {", ".join(map(repr, classes))} in the data '
+                             'set')
 
     def __len__(self): return len(self.index)
     def __getitem__(self, i): return image_of(self.dataset[self.index[i]]), int(self.labels[i])
@@ -476,14 +499,6 @@ def label_of(item) -> int:
         if key is not None: return _whole(item[key])
     elif isinstance(item, (tuple, list)) and len(item) > 1: return _whole(item[1])
     raise ValueError('this step needs labels: items must be (image, label) or a dict with "label"')
-
-# %% ../nbs/02_data.ipynb #73b65ae1
-def _whole(label) -> int:
-    try:
-        if float(label) == int(label): return int(label)
-    except (TypeError, ValueError, RuntimeError): pass
-    raise ValueError(
-        f'a label must be a whole number, the index of its class, got {str(label)[:40]!r}')
 
 # %% ../nbs/02_data.ipynb #a6e78d85
 def cifar100(

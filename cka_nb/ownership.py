@@ -11,8 +11,8 @@ import warnings
 import torch
 from torch import Tensor
 
-from .core import seeded, unit_rows
-from .soft_targets import concatenated, mixture
+from .core import check_rows, checking_values, seeded, unit_rows
+from .soft_targets import check_answers, concatenated, mixture
 from .teachers import LabelSpace
 
 # %% ../nbs/09_ownership.ipynb #f68f2b8c
@@ -69,6 +69,7 @@ class EnergyOwnership:
         features: list[Tensor]=None, # not used
     ) -> dict[str, Tensor]:          # the state: plain tensors
         "Fit the two heaps of every teacher."
+        _check_fit(logits)
         self.state = {'heaps': torch.stack([two_heaps(energy(l)) for l in logits])}
         return self.state
 
@@ -77,8 +78,26 @@ class EnergyOwnership:
         features: list[Tensor]=None, # not used
     ) -> Tensor:                     # (B, T) in [0, 1]
         "The probability of each teacher's upper heap."
+        check_answers(logits)
         slope, offset, _ = _fitted(self.state)['heaps'].to(logits[0].device).unbind(1)
         return torch.sigmoid(slope * torch.stack([energy(l) for l in logits], 1) + offset)
+
+def _check_fit(logits, columns=None, features=None) -> None:
+    check_answers(logits, columns)
+    if not len(logits[0]): raise ValueError('logits of no images: there is nothing to fit')
+    if features is not None: _check_features(features, logits)
+
+def _check_features(features, logits) -> None:
+    if len(features) != len(logits):
+        raise ValueError(f'features of {len(features)} teachers, but logits of {len(logits)}')
+    for t, f_bd in enumerate(features):
+        name = f'features of teacher {t + 1}'
+        check_rows(**{name: f_bd})
+        if len(f_bd) != len(logits[0]):
+            raise ValueError(f'{name} must be of {len(logits[0])} images, as logits are, got '
+                             f'{tuple(f_bd.shape)}')
+        if checking_values() and (f_bd.abs() > 1e30).any():
+            raise ValueError(f'{name} have values above 1e30, whose sums are too large')
 
 def _fitted(state: dict|None) -> dict:
     if state is None:
@@ -127,6 +146,7 @@ class ClassConditionalOwnership:
         features: list[Tensor], # T of (N, D_t)
     ) -> dict[str, Tensor]:     # the state: plain tensors
         "Fit a Gaussian per class of the union to all teachers' features."
+        _check_fit(logits, self.columns, features)
         state = EnergyOwnership().fit(logits)
         state['scale'] = torch.stack([_scale(l) for l in logits])
         state |= {f'centre{t}': f.float().mean(0) for t, f in enumerate(features)}
@@ -143,7 +163,7 @@ class ClassConditionalOwnership:
 
     def _start(self, logits, state) -> Tensor: # (B, C) log of concatenation times power of mixture
         heaps = EnergyOwnership(); heaps.state = state
-        log = lambda p_bc: p_bc.clamp_min(1e-8).log()
+        log = lambda p_bc: p_bc.float().clamp_min(1e-8).log()
         alike = [2 * centred(l) / s.to(l.device).clamp_min(1e-9)
                  for l, s in zip(logits, state['scale'])]
         return (log(concatenated(alike, self.columns))
@@ -176,6 +196,7 @@ class ClassConditionalOwnership:
     ) -> Tensor:                # (B, C)
         "The posterior over the union's classes; rows sum to 1."
         state = _fitted(self.state)
+        check_answers(logits, self.columns); _check_features(features, logits)
         z_bd = self._embed(features, state) @ state['directions'].to(features[0].device)
         score_bc = (self._start(logits, state) + state['bias'].to(z_bd.device)
                     + self.weight * _power(state) * self._log_gaussians(z_bd, state))

@@ -133,11 +133,14 @@ class Teacher(nn.Module):
         names: dict, # class name -> its new name, or None for one that nobody wants
     ) -> 'Teacher':  # another one, this stays as it is
         "The same teacher under other class names; `ValueError` for a class it does not have."
+        if not isinstance(names, Mapping):
+            raise TypeError('the new names of classes must be a dict, old name -> new name, got '
+                            f'{type(names).__name__}')
         names = {str(old): new for old, new in names.items()}
         unknown = [c for c in names if c not in self.classes]
         if unknown:
             raise ValueError(f'teacher {self.name!r} has no class {unknown[0]!r}; it has '
-                             f'{", ".join(self.classes)}')
+                             f'{", ".join(map(repr, self.classes))}')
         new = copy.deepcopy(self)
         new._name([names.get(c, c) for c in self.outputs])
         return new
@@ -156,8 +159,9 @@ class Teacher(nn.Module):
         half = self.precision is not None
         with torch.autocast(x.device.type, self.precision, enabled=half): # whatever the caller has
             try: logits, features = self._answer(self._wanted(x))
-            except (RuntimeError, IndexError, AttributeError, AssertionError) as error:
-                if isinstance(error, torch.OutOfMemoryError): raise
+            except (RuntimeError, IndexError, AttributeError, AssertionError, ValueError) as error:
+                if isinstance(error, torch.OutOfMemoryError) or repr(self.name) in str(error):
+                    raise
                 raise ValueError(f'teacher {self.name!r} cannot read images of shape '
                                  f'{tuple(images.shape)} ({_first_line(error)}); give it '
                                  'transform=..., which turns an image batch into what its '
@@ -193,7 +197,11 @@ class Teacher(nn.Module):
         return answer, torch.cat(traces, 1) if traces else answer.logits.new_zeros(len(images), 0)
 
     def _wanted(self, x: Tensor) -> Tensor:
-        return x if self.transform is None else self.transform(x)
+        if self.transform is None: return x
+        try: return self.transform(x)
+        except (TypeError, KeyError) as error:
+            raise ValueError(f'transform of teacher {self.name!r} fails on images of shape '
+                             f'{tuple(x.shape)} ({_first_line(error)})') from error
 
     def _answer(self, x: Tensor) -> Output:
         dtype = next((p.dtype for p in self.model.parameters() if p.is_floating_point()), None)
@@ -325,10 +333,12 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:160]
 
 def _size(size) -> tuple[int, int, int]:
-    size = tuple(int(s) for s in size) if hasattr(size, '__iter__') else (size,)
-    if len(size) != 3 or min(size) < 1:
-        raise ValueError(f'input_size must be (C, H, W), got {size}')
-    return size
+    size = tuple(size) if hasattr(size, '__iter__') else (size,)
+    try: sides = tuple(int(s) for s in size)
+    except (TypeError, ValueError): sides = ()
+    if len(sides) != 3 or min(sides) < 1:
+        raise ValueError(f'input_size must be (C, H, W), got {size!r:.60}')
+    return sides
 
 # %% ../nbs/04_teachers.ipynb #0f1c9bee
 def architecture_of(

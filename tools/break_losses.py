@@ -46,7 +46,7 @@ BREAKAGES = r"""
   detach: mixture: teachers not detached
     l_bc.detach().to(own ==> l_bc.to(own
   temperature: mixture: temperature ignored
-    .to(ownership) / temperature) ==> .to(ownership))
+    .to(ownership) / tau) ==> .to(ownership))
   itself: mixture_loss: the target compared with itself
     q_bc * (student_logits / tau).log_softmax(1) ==> torch.xlogy(q_bc, q_bc)
   sign: mixture_loss: student's term added
@@ -62,7 +62,7 @@ BREAKAGES = r"""
   sum: concatenated: shared classes added
     sums_bc / torch.bincount(places_k, minlength=classes).to(p_bk) ==> sums_bc
   detach: concatenated: not detached
-    [l.detach() for l in logits] ==> logits
+    [l.detach().float() for l in logits] ==> [l.float() for l in logits]
 07_contrast
   sign: intra: sign
     'terms_b': -(target_nb * log_p_nb).sum(1), ==> 'terms_b': (target_nb * log_p_nb).sum(1),
@@ -127,7 +127,7 @@ BREAKAGES = r"""
   sum: mmd: sum over pairs
     .exp().mean() ==> .exp().sum()
   detach: mmd: y detached
-    y.flatten(1) ==> y.detach().flatten(1)
+    for v in (x, y)) ==> for v in (x, y.detach()))
   other: mmd: exp(-d^2 / s^2)
     (2 * s**2) ==> s**2
   other: mmd: rows not normalised
