@@ -212,7 +212,7 @@ def killed_until_done(top, chance, processes, typical):
 
 
 def campaign(kills, seed, processes=(1, 2)):
-    """Runs with at least so many kills, shared out over the numbers of processes; what was found."""
+    """At least so many runs and kills, shared out over the numbers of processes; what was found."""
     chance, found = random.Random(seed), {}
     for count in processes:
         with tempfile.TemporaryDirectory() as folder:
@@ -223,7 +223,7 @@ def campaign(kills, seed, processes=(1, 2)):
             assert set(ended.values()) == {0}, (top / "errors").read_text()
             typical, whole = time.monotonic() - begun, outcome(top / "whole")
             done, runs, equal = [], 0, 0
-            while len(done) < kills // len(processes):
+            while min(len(done), runs) < kills // len(processes):
                 place = top / str(runs)
                 place.mkdir()
                 done += killed_until_done(place, chance, count, typical)
