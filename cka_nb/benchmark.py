@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['alternated', 'interval', 'ratios_of', 'step_of', 'some_images', 'some_teachers', 'step_table', 'teachers_table',
-           'options_table', 'contrast_of', 'peaks', 'contrast_table', 'data_table', 'import_table', 'lines_of',
-           'plot_ratios', 'benchmark']
+           'options_table', 'contrast_of', 'peaks', 'contrast_table', 'data_table', 'safety_table', 'import_table',
+           'lines_of', 'plot_ratios', 'benchmark']
 
 # %% ../nbs/23_benchmark.ipynb #2972c375
 import json, math, os, platform, subprocess, sys, tempfile, time
@@ -25,18 +25,19 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from .alignment import alignment_loss
-from .asking import AnswerCache, ask
+from .asking import AnswerCache, ask, images_hash
 from .baselines import CommonFeatureLearning, joint_distillation
+from .checkpoints import Checkpoints
 from .contrast import inter_model_loss, intra_model_loss
 from .core import as_text, progress, seeded, trusted, versions, write_json
 from .data import ImageFiles, Unlabelled, batches, random_crop_flip, view_of
+from .loop import HALF, check_folder, gradient_size, on_device, precision_for, state_of
 from .models import build_backbone
 from .objective import ContrastiveAmalgamation
 from .soft_targets import mixture_loss
 from .student import Student
-from .teachers import LabelSpace, Output, Teacher
-from .loop import HALF, check_folder, on_device, precision_for
-from .training import _Pupil
+from .teachers import LabelSpace, Output, Teacher, fingerprint
+from .training import _largest, _Pupil
 
 # %% ../nbs/23_benchmark.ipynb #bda698d7
 def alternated(
@@ -449,6 +450,49 @@ def _epoch(images: Unlabelled, ahead: int, net, batch_size: int, device, waited:
             loss.backward(); loss.item()
     waited.append(total)
 
+# %% ../nbs/23_benchmark.ipynb #229c3c1f
+def safety_table(
+    repeats: int,
+    small: bool,
+    device: torch.device,
+) -> dict: # setting, seconds, ratios
+    "A step, and what guards, hashes and checkpoints add to an epoch at the default settings."
+    s = _SMALL if small else _FULL
+    steps = 10_000 // s['batch']
+    images, teachers = Unlabelled(some_images(steps * s['batch'], s['size'])), some_teachers(2, s, device)
+    space, said = LabelSpace(teachers), ask(teachers, images.batch(range(s['batch'])).to(device))
+    widths = [o.features.shape[1] for o in said]
+    with seeded(0):
+        student = Student(s['student'], space.classes, input_size=s['size'])
+        objective = ContrastiveAmalgamation(); objective.build(space, student.head.in_features, widths)
+    pupil = _Pupil(student, objective).to(device)
+    parameters, buffers = list(pupil.parameters()), list(pupil.buffers())
+    for p in parameters: p.grad = torch.zeros_like(p)
+    optimiser = torch.optim.AdamW(parameters); optimiser.step()
+    remembered = [b.clone() for b in buffers]
+    def guards(): # as in `fit`
+        torch.manual_seed(0)
+        torch._foreach_copy_(remembered, buffers)
+        torch.stack([*_largest(space.names, said).values(), gradient_size(parameters)]).tolist()
+    def of_teachers(): return [fingerprint(t) for t in teachers]
+    def hashes(): of_teachers(); of_teachers(); images_hash(images, every=False)
+    history = [dict.fromkeys('abcdefghij', 1 / 3)] * steps
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, seeded(0):
+        kept, number = Checkpoints(folder, {}), iter(range(10**6))
+        def checkpoint():
+            of_teachers()
+            tensors, numbers = state_of(pupil, optimiser, None, None)
+            kept.save(next(number), tensors, numbers | {'history': history})
+        step = step_of(ContrastiveAmalgamation(), lambda x, index_b: ask(teachers, x), space, widths,
+                       images, s, device)
+        seconds = alternated(dict(step=step, guards=guards, hashes=hashes, checkpoint=checkpoint),
+                             repeats, device, 'safety')
+    more = [(steps * g + h) / (steps * t) + c / 600 for t, g, h, c in zip(*seconds.values())]
+    each = [1 + m for m in more]
+    return dict(setting=_said(s, 'teachers', 'student', 'batch', 'size') | dict(
+                    images=len(images), derived='steps of guards, hashes, a checkpoint in 600 s'),
+                seconds=seconds, ratios={'epoch, safe / not': interval(each) | {'each': each}})
+
 # %% ../nbs/23_benchmark.ipynb #72087cec
 def import_table(
     repeats: int,
@@ -465,7 +509,8 @@ def import_table(
 
 # %% ../nbs/23_benchmark.ipynb #401513db
 _TABLES = {'step': step_table, 'teachers': teachers_table, 'options': options_table,
-           'contrast': contrast_table, 'data': data_table, 'import': import_table}
+           'contrast': contrast_table, 'data': data_table, 'safety': safety_table,
+           'import': import_table}
 
 def lines_of(
     table: dict, # as one of the tables above
@@ -512,7 +557,7 @@ def benchmark(
     repeats: int=7,              # repetitions that count; fewer than six give no bound of 95 %
     small: bool=False,           # miniature networks and data: to see that it runs
     device: str|None=None,       # None: a GPU if there is one
-    parts: list[str]|None=None,  # step, teachers, options, contrast, data, import; None: all
+    parts: list[str]|None=None,  # step, teachers, options, contrast, data, safety, import; None: all
 ) -> dict:                       # what is written to benchmark.json
     "Time what this package does beside its alternatives; ratios with bounds, printed and kept."
     parts, out = list(_TABLES) if parts is None else list(parts), Path(out)

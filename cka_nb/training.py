@@ -381,10 +381,8 @@ def amalgamate(
                     answers.read(index_b, epoch % fixed_views if augment else 0))
             whole_b = whole_b.to(x.device)
             more = {'posterior': posterior_nc[whole_b]} if believes else {}
-            largest = {f'the answer of teacher {n!r}': torch.stack(
-                [part.float().abs().amax() for part in its]).amax() for n, its in zip(space.names, said)}
             return prepared(x, [Output(*map(gathered, t)) for t in said], owned_nt[whole_b], space,
-                            more), largest
+                            more), _largest(space.names, said)
         pupil, told = _Pupil(student, objective).to(engine.device).train(), set()
         def watched(step):
             warn_of_collapse(pupil.said, step, told)
@@ -416,6 +414,10 @@ def amalgamate(
         checkpoints.remove() # with run.json the run is finished
     engine.wait_for_everyone()
     return history
+
+def _largest(names: list[str], said: list[Output]) -> dict[str, Tensor]: # what a step looks at
+    return {f'the answer of teacher {n!r}': torch.stack(
+        [part.float().abs().amax() for part in its]).amax() for n, its in zip(names, said)}
 
 class _Pupil(nn.Module): # all that is trained; each process's images, and the loss of the whole batch
     def __init__(self, student, objective):

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import kills
 import pytest
 import torch
+from conftest import ROOT
 from kills import amalgamated, attempt, campaign, newest, outcome
 
 import cka_nb as cka
@@ -302,6 +303,18 @@ def test_kills_at_random_moments():
     for count, rows in (campaign(4, 1, (1,)) | campaign(2, 2, (2,))).items():
         assert rows["runs_equal_to_the_last_bit"] == rows["runs"], (count, rows)
         assert rows["kills"] >= 2
+
+
+def test_the_same_run_with_the_oldest_versions(tmp_path, undisturbed):
+    """Another PyTorch rounds elsewhere: losses agree to 1e-5. (The same one under Python 3.13: all
+    bits do.)"""
+    oldest = ROOT / ".venv-colab" / "bin" / "python"
+    program = ("import kills, sys, warnings; warnings.simplefilter('ignore'); "
+               f"kills.amalgamated({str(tmp_path / 'run')!r}, '{os.devnull}', {SAVE})")
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tools")])
+    subprocess.run([oldest, "-c", program], check=True, env=os.environ | {"PYTHONPATH": paths})
+    for its, ours in zip(outcome(tmp_path / "run")[1], undisturbed(1)[1], strict=True):
+        assert its["loss"] == pytest.approx(ours["loss"], rel=1e-5)
 
 
 # from outside -------------------------------------------------------------------------------------
