@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['trusted', 'checking_values', 'check_rows', 'check_temperature', 'check_weight', 'check_labels', 'full_precision',
-           'unit_rows', 'weighted_mean', 'seeded', 'evaluating', 'progress', 'write_json', 'as_text', 'versions']
+           'unit_rows', 'weighted_mean', 'seeded', 'evaluating', 'progress', 'write_whole', 'write_json', 'read_json',
+           'as_text', 'versions']
 
 # %% ../nbs/01_core.ipynb #2cfd10b4
 import functools, json, math, os, sys
@@ -159,13 +160,40 @@ def progress(items, description: str, total: int|None=None):
     return tqdm(items, desc=description, total=total, disable=not watched, leave=False)
 
 # %% ../nbs/01_core.ipynb #80c152ac
-def write_json(path: str|Path, value) -> Path: # the path
-    "Write `value` as JSON, whole or not at all; `ValueError` for NaN and infinity."
+def write_whole(path: str|Path, data: bytes) -> Path: # the path
+    "Write a file so that a kill leaves the old one or the new one, whole."
     path = Path(path); path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(path.name + '.part')
-    aside.write_text(json.dumps(value, indent=1, allow_nan=False) + '\n', encoding='utf-8')
+    aside.unlink(missing_ok=True) # left by a kill; nor is a link of that name followed
+    with open(aside, 'xb') as file:
+        file.write(data); file.flush()
+        os.fsync(file.fileno()) # on the disk before it has the name
     os.replace(aside, path)
     return path
+
+def write_json(path: str|Path, value) -> Path: # the path
+    "Write `value` as JSON, whole or not at all; `ValueError` for NaN and infinity."
+    text = json.dumps(value, indent=1, allow_nan=False) + '\n'
+    return write_whole(path, text.encode('utf-8'))
+
+def read_json(path: str|Path):
+    "What `write_json` wrote; anything else is a `ValueError` of one line."
+    def once(pairs): # which of two values counts, no reader should have to guess
+        if len(dict(pairs)) < len(pairs): raise ValueError('a key stands there twice')
+        return dict(pairs)
+    def no(word): raise ValueError(f'{word} is no number')
+    try:
+        if Path(path).stat().st_size > 2**26: raise ValueError('more than 64 MB')
+        text = Path(path).read_text(encoding='utf-8')
+        value = json.loads(text, object_pairs_hook=once, parse_constant=no)
+        level = [value]
+        for depth in range(64): # what is deeper makes everybody stumble who walks through it
+            level = [v for x in level if isinstance(x, (dict, list))
+                     for v in (x.values() if isinstance(x, dict) else x)]
+        if level: raise ValueError('it is nested too deeply')
+    except RecursionError: raise ValueError(f'{path} is damaged: it is nested too deeply') from None
+    except ValueError as error: raise ValueError(f'{path} is damaged: {error}') from error
+    return value
 
 def as_text(
     table: list[list[str]], # a heading and rows

@@ -13,7 +13,7 @@ import torch
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
-from .core import evaluating, seeded, write_json
+from .core import evaluating, seeded, write_whole
 from .models import Preprocess, build_backbone, with_channels
 from .teachers import LabelSpace, Output, class_names, find_head, load_state, logits_of
 from .teachers import pooled, probe_images, read_config, reading, rebuilt, save_state
@@ -173,9 +173,8 @@ class Student(nn.Module, PyTorchModelHubMixin, library_name='cka_nb',
 
     def save(self, folder: str|Path) -> Path:
         "Write weights (safetensors), description (JSON) and model card into `folder`."
-        save_state(self, folder)
-        (Path(folder)/'README.md').write_text(model_card(self), encoding='utf-8')
-        write_json(Path(folder)/'config.json', dict(
+        write_whole(Path(folder)/'README.md', model_card(self).encode('utf-8'))
+        save_state(self, folder, dict(
             format='cka_nb student 1', classes=self.classes, tasks=self.tasks,
             architecture=self.architecture, features=self.features,
             backbone=type(self.backbone).__name__, width=self.head.in_features,
@@ -210,7 +209,7 @@ class Student(nn.Module, PyTorchModelHubMixin, library_name='cka_nb',
         made = config.get('provenance')
         student.provenance = made if isinstance(made, dict) else {}
         student.wanted_channels = (config['architecture'] or {}).get('in_channels')
-        return load_state(student, folder).eval()
+        return load_state(student, folder, config).eval()
 
     # the Hub's side: save_pretrained, push_to_hub and from_pretrained come from the mixin
     def _save_pretrained(self, save_directory: Path) -> None: self.save(save_directory)
