@@ -11,9 +11,9 @@ from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 
 from .benchmark import benchmark
-from .commands import AUGMENTATIONS, OBJECTIVES, for_images, read_images, read_student
-from .commands import read_teachers, report_of, student_from_folders, teacher_from_folder
-from .core import as_text, versions
+from .commands import AUGMENTATIONS, OBJECTIVES, check_made_from, for_images, read_images
+from .commands import read_student, read_teachers, report_of, student_from_folders, teacher_from_folder
+from .core import as_text, read_json, versions
 from .data import ImageFiles
 from .demo import demo
 from .processes import place
@@ -125,11 +125,12 @@ def _amalgamate(a, command):
 
 def _told(out: Path) -> None: # the accuracies, where there are any; by the process that has them
     if place()[0]: return
-    rows = json.loads((out/'result.json').read_text(encoding='utf-8'))
+    rows = read_json(out/'result.json')
     if all('per_teacher' in r for r in rows.values()): print(as_text(table_of(rows)))
 
 def _evaluate(a, command):
     student, teachers = read_student(a.student), read_teachers(a.teacher, a.rename, a.drop)
+    if not a.other_teachers: check_made_from(student, teachers)
     size = a.size or image_size(student)
     if size: teachers = for_images(teachers, size)
     data = read_images(a.data, size, a.damaged, labelled=True)
@@ -236,11 +237,14 @@ def parser() -> argparse.ArgumentParser:
 
     run = command('evaluate', _evaluate, 'how good a student is, on labelled images',
                   'Judge a student on a folder with a sub-folder per class; with --teacher,\n'
-                  'beside its teachers.', 'cka_nb evaluate --student runs/pets --data test/')
+                  'beside its teachers, renamed and dropped as they were for it.',
+                  'cka_nb evaluate --student runs/pets --data test/')
     _student(run)
     run.add_argument('--data', type=Path, required=True, metavar='DIR',
                      help='images, a sub-folder per class')
     _teachers(run, required=False)
+    run.add_argument('--other-teachers', action='store_true',
+                     help='compare with teachers that the student was not made from')
     run.add_argument('--out', type=Path, metavar='DIR', help='write result.json and report.html')
     run.add_argument('--json', action='store_true', help='print JSON, not a table')
     run.add_argument('--batch-size', type=_count, default=64, metavar='N',

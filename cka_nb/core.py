@@ -176,14 +176,17 @@ def write_json(path: str|Path, value) -> Path: # the path
     text = json.dumps(value, indent=1, allow_nan=False) + '\n'
     return write_whole(path, text.encode('utf-8'))
 
-def read_json(path: str|Path):
+def read_json(
+    path: str|Path,
+    most: int=2**24, # bytes
+):
     "What `write_json` wrote; anything else is a `ValueError` of one line."
     def once(pairs): # which of two values counts, no reader should have to guess
         if len(dict(pairs)) < len(pairs): raise ValueError('a key stands there twice')
         return dict(pairs)
     def no(word): raise ValueError(f'{word} is no number')
     try:
-        if Path(path).stat().st_size > 2**26: raise ValueError('more than 64 MB')
+        if Path(path).stat().st_size > most: raise ValueError(f'it has more than {most:,} bytes')
         text = Path(path).read_text(encoding='utf-8')
         value = json.loads(text, object_pairs_hook=once, parse_constant=no)
         level = [value]
