@@ -13,7 +13,7 @@ from pathlib import Path
 from .benchmark import benchmark
 from .commands import AUGMENTATIONS, OBJECTIVES, check_made_from, for_images, read_images
 from .commands import read_student, read_teachers, report_of, student_from_folders, teacher_from_folder
-from .core import as_text, read_json, versions
+from .core import as_text, printable, read_json, versions
 from .data import ImageFiles
 from .demo import demo
 from .processes import place
@@ -146,12 +146,13 @@ def _predict(a, command):
     files, bad = [], 0
     for path in a.files:
         try: files += ImageFiles(path).files if path.is_dir() else [path]
-        except ValueError as error: bad += 1; print(f'cka_nb predict: {error}', file=sys.stderr)
+        except ValueError as error: bad += 1; print(f'cka_nb predict: {printable(str(error))}', file=sys.stderr)
     for said in predict_files(student, files, a.top, a.batch_size) if files else ():
         if 'error' in said:
-            bad += 1; print(f'cka_nb predict: {said["error"]}', file=sys.stderr)
+            bad += 1; print(f'cka_nb predict: {printable(said["error"])}', file=sys.stderr)
         elif a.json: print(json.dumps(said))
-        else: print(said['file'], *(f'{c} {100 * p:.1f} %' for c, p in said['top']), sep='\t')
+        else: print(*map(printable, [said['file'], *(f'{c} {100 * p:.1f} %' for c, p in said['top'])]),
+                    sep='\t')
     if bad: raise ValueError(f'{bad} of {max(bad, len(files))} could not be read')
 
 def _benchmark(a, command):
@@ -318,7 +319,8 @@ def main(
         if hasattr(stream, 'reconfigure'): stream.reconfigure(errors='backslashreplace')
     try: options = parser().parse_args(argv)
     except SystemExit as stop: return stop.code or 0
-    def note(message, *_): print(f'cka_nb {options.command}: note: {message}', file=sys.stderr)
+    def note(message, *_): 
+        print(f'cka_nb {options.command}: note: {printable(str(message))}', file=sys.stderr)
     try:
         aside = _is_helper(getattr(options, 'device', None)) # of several processes one speaks
         with warnings.catch_warnings(), redirect_stdout(None) if aside else nullcontext():
@@ -329,7 +331,7 @@ def main(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (ValueError, OSError, FloatingPointError) as error:
-        print(f'cka_nb {options.command}: ' + ' '.join(str(error).split()), file=sys.stderr)
+        print(f'cka_nb {options.command}: ' + printable(' '.join(str(error).split())), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f'cka_nb {options.command}: interrupted', file=sys.stderr)

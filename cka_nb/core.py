@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['trusted', 'checking_values', 'check_rows', 'check_temperature', 'check_weight', 'check_labels', 'full_precision',
            'unit_rows', 'weighted_mean', 'seeded', 'evaluating', 'progress', 'write_whole', 'write_json', 'read_json',
-           'as_text', 'versions']
+           'printable', 'as_text', 'versions']
 
 # %% ../nbs/01_core.ipynb #2cfd10b4
 import functools, json, math, os, sys
@@ -198,10 +198,15 @@ def read_json(
     except ValueError as error: raise ValueError(f'{path} is damaged: {error}') from error
     return value
 
+def printable(text: str) -> str:
+    "The text with its control characters spelt out: none moves a cursor or begins a line."
+    return ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
 def as_text(
     table: list[list[str]], # a heading and rows
 ) -> str:
     "A table as lines with aligned columns, the first to the left."
+    table = [[printable(v) for v in line] for line in table]
     widths = [max(map(len, column)) for column in zip(*table)]
     return '\n'.join('  '.join(v.ljust(w) if k == 0 else v.rjust(w)
                                for k, (v, w) in enumerate(zip(line, widths))).rstrip()

@@ -471,6 +471,10 @@ def read_config(
             f'expected {format!r}')
     wrong = [k for k, kind in needs.items() if k not in config or not isinstance(config[k], kind)]
     if not isinstance(config.get('sha256', ''), str): wrong.append('sha256')
+    parts = [config, *(config.get(k) for k in ('preprocess', 'transform'))]
+    for size in [p.get(k) for p in parts if isinstance(p, dict) for k in ('size', 'input_size')]:
+        numbers = [n for n in size if isinstance(n, int)] if isinstance(size, list) else []
+        if math.prod(numbers) > 2**24: wrong.append(f'size {numbers[:4]}')
     if wrong:
         raise ValueError(
             f'{path} is damaged: {", ".join(map(repr, wrong))} missing or of the wrong kind')
