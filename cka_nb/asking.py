@@ -285,7 +285,11 @@ def images_hash(images: Unlabelled) -> str: # 64 hexadecimal digits
     if isinstance(items, Tensor):
         for part in items.split(4096): digest.update(_bits(part))
     elif hasattr(items, 'files'):
-        for path in items.files: digest.update(path.read_bytes())
+        for path in items.files:
+            if not path.is_file(): # a device would be read for ever
+                raise ValueError(f'{path} cannot be read as an image (no regular file)')
+            with open(path, 'rb') as file:
+                while part := file.read(2**20): digest.update(part)
         digest.update(str(items.size).encode())
     else:
         for i in range(0, len(images), -(-len(images) // 1000)):
