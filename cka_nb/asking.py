@@ -6,7 +6,7 @@
 __all__ = ['ask', 'asked_in', 'fewer', 'AnswerCache', 'named', 'images_hash', 'ask_all']
 
 # %% ../nbs/13_asking.ipynb #6001e670
-import hashlib, json, os, shutil, time, warnings, zlib
+import hashlib, os, shutil, time, warnings, zlib
 from collections.abc import Callable
 from contextlib import contextmanager
 from functools import partial
@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from .core import progress, write_json
+from .core import progress, read_json, write_json
 from .data import Unlabelled, batches, view_of
 from .processes import place
 from .teachers import Output, Teacher, fingerprint
@@ -109,7 +109,7 @@ class AnswerCache:
                              'an iterable: hand in the data set, whose images have numbers')
         says, known = folder/'cache.json', self._identity()
         if says.is_file():
-            try: found = json.loads(says.read_text(encoding='utf-8'))
+            try: found = read_json(says)
             except ValueError: found = None
             block = found.get('block') if isinstance(found, dict) else None
             if not isinstance(block, int) or block < 1:
@@ -122,6 +122,9 @@ class AnswerCache:
         elif place()[0] == 0: self._make(folder, says, known)
         if place()[1] > 1: dist.barrier()
         for name, (kind, shape) in self._shapes().items():
+            if not (folder/name).is_file() or (folder/name).is_symlink():
+                raise ValueError(f'{folder/name} is no regular file: choose another folder, or '
+                                 'delete this one')
             its = np.memmap(folder/name, kind, 'r+', shape=shape)
             setattr(self, name.split('.')[0], its)
         self._verify(folder)
@@ -136,7 +139,8 @@ class AnswerCache:
                              'missing. Keep fewer views, or choose another folder')
         folder.mkdir(parents=True, exist_ok=True)
         for name, (kind, shape) in self._shapes().items():
-            with open(folder/name, 'wb') as file:
+            (folder/name).unlink(missing_ok=True) # what a link of that name points to is not ours
+            with open(folder/name, 'xb') as file:
                 size = np.dtype(kind).itemsize * int(np.prod(shape))
                 # real room, not a promise: a full disk is met here, not in the middle of the night
                 if hasattr(os, 'posix_fallocate'): os.posix_fallocate(file.fileno(), 0, size)
@@ -287,7 +291,10 @@ def images_hash(
         for part in items.split(4096): digest.update(_bits(part))
     elif hasattr(items, 'files'):
         for path in items.files if every else items.files[::-(-len(images) // 1000)]:
-            digest.update(path.read_bytes())
+            if not path.is_file(): # a device would be read for ever
+                raise ValueError(f'{path} cannot be read as an image (no regular file)')
+            with open(path, 'rb') as file:
+                while part := file.read(2**20): digest.update(part)
         if not every:
             its = [(path.relative_to(items.folder or path.parent).as_posix(), path.stat().st_size)
                    for path in items.files]

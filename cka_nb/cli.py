@@ -11,9 +11,9 @@ from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 
 from .benchmark import benchmark
-from .commands import AUGMENTATIONS, OBJECTIVES, for_images, read_images, read_student
-from .commands import read_teachers, report_of, student_from_folders, teacher_from_folder
-from .core import as_text, versions
+from .commands import AUGMENTATIONS, OBJECTIVES, check_made_from, for_images, read_images
+from .commands import read_student, read_teachers, report_of, student_from_folders, teacher_from_folder
+from .core import as_text, printable, read_json, versions
 from .data import ImageFiles
 from .demo import demo
 from .processes import place
@@ -132,11 +132,12 @@ def _amalgamate(a, command):
 
 def _told(out: Path) -> None: # the accuracies, where there are any; by the process that has them
     if place()[0]: return
-    rows = json.loads((out/'result.json').read_text(encoding='utf-8'))
+    rows = read_json(out/'result.json')
     if all('per_teacher' in r for r in rows.values()): print(as_text(table_of(rows)))
 
 def _evaluate(a, command):
     student, teachers = read_student(a.student), read_teachers(a.teacher, a.rename, a.drop)
+    if not a.other_teachers: check_made_from(student, teachers)
     size = a.size or image_size(student)
     if size: teachers = for_images(teachers, size)
     data = read_images(a.data, size, a.damaged, labelled=True)
@@ -152,12 +153,13 @@ def _predict(a, command):
     files, bad = [], 0
     for path in a.files:
         try: files += ImageFiles(path).files if path.is_dir() else [path]
-        except ValueError as error: bad += 1; print(f'cka_nb predict: {error}', file=sys.stderr)
+        except ValueError as error: bad += 1; print(f'cka_nb predict: {printable(str(error))}', file=sys.stderr)
     for said in predict_files(student, files, a.top, a.batch_size) if files else ():
         if 'error' in said:
-            bad += 1; print(f'cka_nb predict: {said["error"]}', file=sys.stderr)
+            bad += 1; print(f'cka_nb predict: {printable(said["error"])}', file=sys.stderr)
         elif a.json: print(json.dumps(said))
-        else: print(said['file'], *(f'{c} {100 * p:.1f} %' for c, p in said['top']), sep='\t')
+        else: print(*map(printable, [said['file'], *(f'{c} {100 * p:.1f} %' for c, p in said['top'])]),
+                    sep='\t')
     if bad: raise ValueError(f'{bad} of {max(bad, len(files))} could not be read')
 
 def _benchmark(a, command):
@@ -243,11 +245,14 @@ def parser() -> argparse.ArgumentParser:
 
     run = command('evaluate', _evaluate, 'how good a student is, on labelled images',
                   'Judge a student on a folder with a sub-folder per class; with --teacher,\n'
-                  'beside its teachers.', 'cka_nb evaluate --student runs/pets --data test/')
+                  'beside its teachers, renamed and dropped as they were for it.',
+                  'cka_nb evaluate --student runs/pets --data test/')
     _student(run)
     run.add_argument('--data', type=Path, required=True, metavar='DIR',
                      help='images, a sub-folder per class')
     _teachers(run, required=False)
+    run.add_argument('--other-teachers', action='store_true',
+                     help='compare with teachers that the student was not made from')
     run.add_argument('--out', type=Path, metavar='DIR', help='write result.json and report.html')
     run.add_argument('--json', action='store_true', help='print JSON, not a table')
     run.add_argument('--batch-size', type=_count, default=64, metavar='N',
@@ -282,7 +287,7 @@ def parser() -> argparse.ArgumentParser:
                   'the import. Print tables; write benchmark.json and benchmark.png.',
                   'cka_nb benchmark --parts step teachers --repeats 9')
     run.add_argument('--parts', nargs='+', metavar='PART',
-                     help='which tables: step, teachers, options, contrast, data, import (default: '
+                     help='which tables: step, teachers, options, contrast, data, safety, import '
                      'all)')
     run.add_argument('--repeats', type=_count, default=7, metavar='N',
                      help='times that each variant is run, in turn (default: 7)')
@@ -321,7 +326,8 @@ def main(
         if hasattr(stream, 'reconfigure'): stream.reconfigure(errors='backslashreplace')
     try: options = parser().parse_args(argv)
     except SystemExit as stop: return stop.code or 0
-    def note(message, *_): print(f'cka_nb {options.command}: note: {message}', file=sys.stderr)
+    def note(message, *_):
+        print(f'cka_nb {options.command}: note: {printable(str(message))}', file=sys.stderr)
     aside = False
     try:
         aside = _is_helper(getattr(options, 'device', None)) # of several processes one speaks
@@ -333,7 +339,7 @@ def main(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (ValueError, OSError, FloatingPointError) as error:
-        print(f'cka_nb {options.command}: ' + ' '.join(str(error).split()), file=sys.stderr)
+        print(f'cka_nb {options.command}: ' + printable(' '.join(str(error).split())), file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop: # between two steps, or at once
         if not aside: print(f'cka_nb {options.command}: {stop or "interrupted"}', file=sys.stderr)

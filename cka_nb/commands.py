@@ -4,17 +4,18 @@
 
 # %% auto #0
 __all__ = ['OBJECTIVES', 'AUGMENTATIONS', 'read_images', 'published', 'readable_size', 'teacher_from_folder', 'read_student',
-           'read_teacher', 'read_teachers', 'for_images', 'common_size', 'student_from_folders', 'report_of']
+           'read_teacher', 'read_teachers', 'for_images', 'common_size', 'check_made_from', 'student_from_folders',
+           'report_of']
 
 # %% ../nbs/22_commands.ipynb #1b90b199
-import copy, json
+import copy
 from pathlib import Path
 
 import torch
 
 from .baselines import CommonFeatureLearning, joint_distillation, owned_distillation
 from .baselines import task_distillation
-from .core import evaluating, seeded, versions, write_json
+from .core import evaluating, read_json, seeded, versions, write_json
 from .data import ClassSubset, ImageFiles, TensorImages, Unlabelled, epoch_order
 from .data import random_affine, random_crop_flip
 from .deployment import image_size
@@ -26,8 +27,10 @@ from .processes import place
 from .report import embedded, judge, plot_common_space, plot_confusion, plot_examples
 from .report import plot_predicted, table_of, write_report
 from .student import Student
-from .teachers import LabelSpace, Teacher, fingerprint, logits_of, probe_images, usual_sizes
+from .teachers import LabelSpace, Teacher, check_teachers, fingerprint, logits_of
+from .teachers import probe_images, usual_sizes
 from .training import amalgamate, plot_history, train_teacher
+
 
 # %% ../nbs/22_commands.ipynb #542cf436
 def read_images(
@@ -151,6 +154,32 @@ def common_size(teachers: list[Teacher]) -> tuple[int, int, int]: # (C, H, W)
         raise ValueError(f'teacher {name!r} was saved without the size of its images: say one')
     return tuple(map(max, zip(*sizes)))
 
+# %% ../nbs/22_commands.ipynb #5a3e11f1
+def check_made_from(
+    student: Student,        # one without provenance may come from anywhere
+    teachers: list[Teacher], # some of its teachers, as `read_teachers` gives them
+) -> None:
+    "`ValueError` says which of these are not the teachers that the student was made from."
+    made, size, wrong = student.provenance.get('teachers'), image_size(student), []
+    if not teachers or not made or not isinstance(made, dict): return
+    for name, t in zip(check_teachers(teachers), teachers):
+        # a transform for the student's images counts, too: with it the fingerprint was taken
+        prints = {fingerprint(x) for x in (t, *(for_images([t], size) if size else ()))}
+        its = [student.tasks.get(n, t.classes) for n, digest in made.items() if digest in prints]
+        if not its: wrong.append(f'{name!r} has other weights' if name in made
+                                 else f'it was not made from {name!r}')
+        elif t.classes not in its:
+            had, has = ([c for c in these if c not in those] for these, those in
+                        ((its[0], t.classes), (t.classes, its[0])))
+            some = lambda names: ', '.join(map(repr, names[:6])) or 'nothing'
+            wrong.append(f'{name!r} has {some(has)} instead of {some(had)}' if had or has
+                         else f'{name!r} has its classes in another order')
+    if wrong:
+        raise ValueError(f'these are not the student\'s teachers: {"; ".join(wrong)}. Give those it '
+                         f'was made from ({", ".join(made)}), renamed and dropped as for it, or say '
+                         '--other-teachers to compare with others')
+
+
 # %% ../nbs/22_commands.ipynb #5bb67b9f
 OBJECTIVES = {'cka': ContrastiveAmalgamation, 'kd': lambda: joint_distillation,
               'kd_task': lambda: task_distillation, 'kd_owned': owned_distillation,
@@ -215,8 +244,7 @@ def report_of(
         counts = torch.bincount(said.probabilities.argmax(1), minlength=len(said.classes))
         rows = {'student': {'predicted': dict(zip(said.classes, counts.tolist())),
                             'count': len(dataset)}}
-    run, history = (json.loads((out/f).read_text()) if (out/f).is_file() else None
-                    for f in ('run.json', 'history.json'))
+    run, history = _left(out/'run.json', dict), _left(out/'history.json', list)
     if run: write_json(out/'run.json', {'command': command} | run)
     write_json(out/'result.json', rows)
     with matplotlib.rc_context({'text.parse_math': False}): # a class may be called $x$
@@ -230,13 +258,22 @@ def report_of(
     for figure in figures.values(): plt.close(figure)
     return rows
 
+def _left(file: Path, kind: type): # what a run in this folder left, if there was one
+    if not file.is_file(): return None
+    value = read_json(file, 2**30)
+    if not isinstance(value, kind): raise ValueError(f'{file} is damaged: it is no {kind.__name__}')
+    return value
+
 def _some(dataset, most: int=512) -> TensorImages: # a sample, with labels nobody reads
     index = epoch_order(len(dataset), 0, 0)[:most].sort().values.tolist()
     return TensorImages(Unlabelled(dataset).batch(index), torch.zeros(len(index)).long())
 
 def _figures(model, dataset, said: Answers, objective, history) -> dict: # caption -> figure
     predicted, figures = said.probabilities.argmax(1), {}
-    if history: figures['Parts of the loss, epoch by epoch'] = plot_history(history)
+    if history:
+        try: figures['Parts of the loss, epoch by epoch'] = plot_history(history)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f'history.json is damaged: {type(error).__name__}') from error
     if said.labels is not None:
         figures['Predictions on the labelled images; wrong ones in red'] = plot_confusion(
             said.labels, predicted, said.classes)

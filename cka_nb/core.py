@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['trusted', 'checking_values', 'check_rows', 'check_temperature', 'check_weight', 'check_labels', 'full_precision',
            'unit_rows', 'weighted_mean', 'seeded', 'evaluating', 'progress', 'settle', 'write_whole', 'write_json',
-           'as_text', 'versions']
+           'read_json', 'printable', 'as_text', 'versions']
 
 # %% ../nbs/01_core.ipynb #2cfd10b4
 import functools, json, math, os, sys
@@ -191,22 +191,49 @@ def settle(aside: Path, path: Path) -> Path: # the path
 
 def write_whole(path: str|Path, data: bytes) -> Path: # the path
     "Write a file so that, whenever the power goes, the old one is there whole, or the new one."
-    path = Path(path)
+    path = Path(path); path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(path.name + '.part')
-    with open(aside, 'wb') as file:
+    aside.unlink(missing_ok=True) # left by a kill; nor is a link of that name followed
+    with open(aside, 'xb') as file:
         file.write(data); file.flush(); os.fsync(file.fileno())
     return settle(aside, path)
 
 def write_json(path: str|Path, value) -> Path: # the path
     "Write `value` as JSON, whole or not at all; `ValueError` for NaN and infinity."
     text = json.dumps(value, indent=1, allow_nan=False) + '\n'
-    path = Path(path); path.parent.mkdir(parents=True, exist_ok=True)
-    return write_whole(path, text.encode())
+    return write_whole(path, text.encode('utf-8'))
+
+def read_json(
+    path: str|Path,
+    most: int=2**24, # bytes
+):
+    "What `write_json` wrote; anything else is a `ValueError` of one line."
+    def once(pairs): # which of two values counts, no reader should have to guess
+        if len(dict(pairs)) < len(pairs): raise ValueError('a key stands there twice')
+        return dict(pairs)
+    def no(word): raise ValueError(f'{word} is no number')
+    try:
+        if Path(path).stat().st_size > most: raise ValueError(f'it has more than {most:,} bytes')
+        text = Path(path).read_text(encoding='utf-8')
+        value = json.loads(text, object_pairs_hook=once, parse_constant=no)
+        level = [value]
+        for depth in range(64): # what is deeper makes everybody stumble who walks through it
+            level = [v for x in level if isinstance(x, (dict, list))
+                     for v in (x.values() if isinstance(x, dict) else x)]
+        if level: raise ValueError('it is nested too deeply')
+    except RecursionError: raise ValueError(f'{path} is damaged: it is nested too deeply') from None
+    except ValueError as error: raise ValueError(f'{path} is damaged: {error}') from error
+    return value
+
+def printable(text: str) -> str:
+    "The text with its control characters spelt out: none moves a cursor or begins a line."
+    return ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 def as_text(
     table: list[list[str]], # a heading and rows
 ) -> str:
     "A table as lines with aligned columns, the first to the left."
+    table = [[printable(v) for v in line] for line in table]
     widths = [max(map(len, column)) for column in zip(*table)]
     return '\n'.join('  '.join(v.ljust(w) if k == 0 else v.rjust(w)
                                for k, (v, w) in enumerate(zip(line, widths))).rstrip()

@@ -12,7 +12,9 @@ import copy, math, os, warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import torch
@@ -343,8 +345,10 @@ class ImageFiles(Dataset):
         try:
             if self.files[i].exists() and not self.files[i].is_file():
                 raise ValueError('no regular file') # a pipe would be waited for
-            with Image.open(self.files[i]) as image:
-                return as_image(image) if self.size is None else _fitted(_plain(image), self.size)
+            with Image.open(self.files[i], formats=_known(Image)) as image:
+                with _BIG if math.prod(image.size) > 2**25 else nullcontext():
+                    if self.size is None: return as_image(image)
+                    return _fitted(_plain(image), self.size)
         # damaged files fail inside decoders in every way there is
         except Exception as error:
             raise ValueError(f'{self.files[i]} cannot be read as an image '
@@ -364,6 +368,13 @@ class ImageFiles(Dataset):
             warnings.warn(f'{good.count(False)} of {len(good)} image files cannot be read and are '
                           f'left out; the first is {self.files[good.index(False)]}')
         self.files = [f for f, fine in zip(self.files, good) if fine]
+
+# what `kinds` are; Pillow would go by a file's content and, for one, hand PostScript to an interpreter
+_FORMATS = ('JPEG', 'PNG', 'WEBP', 'AVIF', 'BMP', 'GIF', 'TIFF', 'PPM', 'JPEG2000', 'TGA')
+def _known(Image): # those that this Pillow was built with
+    Image.init(); return [f for f in _FORMATS if f in Image.OPEN]
+
+_BIG = Lock() # few bytes can claim many pixels: of such pictures one is decoded at a time
 
 def _walked(folder): # (folder, names of files), hidden folders left out, each folder once
     def refused(error): raise ValueError(f'{error.filename} cannot be read ({error.strerror})')

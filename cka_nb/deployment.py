@@ -6,7 +6,7 @@
 __all__ = ['image_size', 'export', 'predict_files']
 
 # %% ../nbs/21_deployment.ipynb #d8bf5570
-import contextlib, copy, io, json, logging, os, warnings
+import contextlib, copy, io, json, logging, math, os, warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,7 +23,9 @@ def image_size(student: Student) -> tuple[int, int, int]|None: # (C, H, W), if i
     "The size of the images a student was made for, or learnt from."
     data = student.provenance.get('data')
     size = student.preprocess.size or isinstance(data, dict) and data.get('shape')
-    return tuple(size) if size else None
+    fits = (isinstance(size, (list, tuple)) and len(size) == 3
+            and all(type(n) is int and n > 0 for n in size) and math.prod(size) <= 2**24)
+    return tuple(size) if fits else None
 
 def export(
     student: Student,

@@ -127,12 +127,24 @@ def _quiet(name: str) -> dict:
 # kernels, checkpoints, other backbones, stays out
 def _from_config(config: dict, num_classes: int) -> nn.Module:
     import transformers
-    out = ('model_type', 'auto_map', 'attn_implementation', 'quantization_config', 'model_args',
-           'use_kernels', 'backbone', 'backbone_kwargs', 'use_pretrained_backbone')
-    kept = {k: v for k, v in config.items() if k not in out and k[:1] != '_'}
+    kept = {k: v for k, v in _harmless(config).items() if k != 'model_type'}
     known = transformers.AutoConfig.for_model(config.get('model_type', ''), **kept)
     if known.num_labels != num_classes: known.num_labels = num_classes
     return transformers.AutoModelForImageClassification.from_config(known)
+
+def _harmless(config: dict) -> dict: # also of networks within the network
+    out = ('auto_map', 'attn_implementation', 'quantization_config', 'model_args', 'use_kernels',
+           'backbone', 'backbone_kwargs', 'use_pretrained_backbone')
+    place = config.get('architecture') # timm's name; with a prefix, a place from where to read it
+    if isinstance(place, str) and any(c in place for c in ':/\\'):
+        raise ValueError(f'the network {place!r} lies elsewhere: only timm\'s own names are built')
+    for k, v in config.items():
+        several = v if isinstance(v, list) else [v]
+        deep = any(word in k for word in ('layer', 'depth', 'blocks', 'stages'))
+        if len(several) > 1000 or deep and any(isinstance(n, int) and n > 1000 for n in several):
+            raise ValueError(f'{k} asks for more than 1000 layers')
+    return {k: _harmless(v) if isinstance(v, dict) and k not in ('id2label', 'label2id') else v
+            for k, v in config.items() if k not in out and k[:1] != '_'}
 
 def _replace_head(net: nn.Module, num_classes: int) -> None:
     name, old = [(n, m) for n, m in net.named_modules() if isinstance(m, nn.Linear)

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .core import evaluating, unit_rows
+from .core import evaluating, printable, unit_rows, write_whole
 from .data import Unlabelled, class_names_of
 from .evaluation import Answers, answers_of, scores
 from .teachers import check_teachers
@@ -37,10 +37,14 @@ def plot_confusion(
                 color='0.5' if i == j else 'k')
     ax.set(xticks=range(len(classes)), yticks=range(len(classes)), xlabel='predicted',
            ylabel='true')
+    classes = _short(classes)
     size, turn = (8 if few else 450 / len(classes)), 0 if max(map(len, classes)) < 4 else 90
     ax.set_xticklabels(classes, fontsize=min(8, size), rotation=turn)
     ax.set_yticklabels(classes, fontsize=min(8, size))
     return figure
+
+def _short(names) -> list[str]: # a name of a thousand letters would make a picture of a gigabyte
+    return [printable(n) if len(n) <= 40 else f'{printable(n[:39])}…' for n in names]
 
 # %% ../nbs/19_report.ipynb #89649dd3
 def plot_examples(
@@ -59,7 +63,7 @@ def plot_examples(
         right = (labels == said_n)[rising]
         rows = {'right, least sure first': rising[right],
                 'wrong, surest first': rising[~right].flip(0)}
-    images, name = Unlabelled(dataset), lambda c: classes[c][:14] if c >= 0 else 'unknown'
+    images, name = Unlabelled(dataset), lambda c: printable(classes[c][:14]) if c >= 0 else 'unknown'
     figure, axes = plt.subplots(2, count, figsize=(1.2 * count, 3.6), squeeze=False)
     for ax in axes.flat: ax.axis('off')
     for line, (title, index) in zip(axes, rows.items()):
@@ -103,7 +107,7 @@ def plot_common_space(
     if len(classes) <= 20:
         marks = [plt.Line2D([], [], marker='o', ls='', ms=4, color=colours(i))
                  for i in range(len(classes))]
-        figure.legend(marks, classes, loc='center left', fontsize=8, bbox_to_anchor=(.92, .5))
+        figure.legend(marks, _short(classes), loc='center left', fontsize=8, bbox_to_anchor=(.92, .5))
     return figure
 
 # %% ../nbs/19_report.ipynb #26444669
@@ -120,9 +124,10 @@ def plot_predicted(
     for name, its in tasks.items():
         its = [c for c in left if c in its]; left = [c for c in left if c not in its]
         if its: ax.bar([classes.index(c) for c in its], [counts[classes.index(c)] for c in its],
-                       label=name)
+                       label=_short([name])[0])
     if left: ax.bar([classes.index(c) for c in left], [counts[classes.index(c)] for c in left],
                     color='0.6')
+    classes = _short(classes)
     turn = 0 if max(map(len, classes)) < 4 else 90
     ax.set(xticks=range(len(classes)), ylabel='images')
     ax.set_xticklabels(classes, rotation=turn, fontsize=min(9, 450 / len(classes)))
@@ -231,6 +236,4 @@ def write_report(
     page = Environment(autoescape=True).from_string(_PAGE).render(
         title=title, lead=lead, facts=facts, table=table,
         pictures=[dict(caption=c, data=data(f)) for c, f in figures.items()])
-    file = Path(file); file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(page, encoding='utf-8')
-    return file
+    return write_whole(file, page.encode('utf-8', 'replace'))

@@ -6,14 +6,14 @@
 __all__ = ['behead', 'model_card', 'Student']
 
 # %% ../nbs/05_student.ipynb #bf5011fa
-import copy
+import copy, html
 from pathlib import Path
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
-from .core import evaluating, seeded, write_json
+from .core import evaluating, printable, seeded, write_whole
 from .models import Preprocess, build_backbone, with_channels
 from .teachers import LabelSpace, Output, class_names, find_head, load_state, logits_of
 from .teachers import pooled, probe_images, read_config, reading, rebuilt, save_state
@@ -42,10 +42,7 @@ def behead(
                      'module that returns features and say features="output"')
 
 # %% ../nbs/05_student.ipynb #c0ffee05
-_CARD = """---
-{{ header }}
----
-# A student of {{ student.classes | length }} classes
+_CARD = """# A student of {{ student.classes | length }} classes
 
 An image classifier made by cka_nb from frozen teachers and unlabelled images. Backbone: {{ backbone }}; {{ parameters }} parameters.
 
@@ -94,8 +91,12 @@ def model_card(student: 'Student') -> str: # Markdown with the Hub's header
     name = student.architecture
     header = ModelCardData(library_name='cka_nb', pipeline_tag='image-classification',
                            tags=['knowledge-amalgamation']).to_yaml()
-    return Environment(keep_trailing_newline=True).from_string(_CARD).render(
-        student=student, header=header, made=student.provenance,
+    def in_line(value): # a class's name is text: no heading, no table, no tag
+        if not isinstance(value, str): return value
+        return html.escape(printable(value), quote=False).replace('|', '\\|')
+    page = Environment(keep_trailing_newline=True, finalize=in_line).from_string(_CARD)
+    return f'---\n{header}\n---\n' + page.render(
+        student=student, made=student.provenance,
         backbone=name['name'] if name else type(student.backbone).__name__,
         hand_in='' if name else ', backbone=...',
         parameters=f'{sum(p.numel() for p in student.parameters()):,}')
@@ -173,9 +174,8 @@ class Student(nn.Module, PyTorchModelHubMixin, library_name='cka_nb',
 
     def save(self, folder: str|Path) -> Path:
         "Write weights (safetensors), description (JSON) and model card into `folder`."
-        save_state(self, folder)
-        (Path(folder)/'README.md').write_text(model_card(self), encoding='utf-8')
-        write_json(Path(folder)/'config.json', dict(
+        write_whole(Path(folder)/'README.md', model_card(self).encode('utf-8'))
+        save_state(self, folder, dict(
             format='cka_nb student 1', classes=self.classes, tasks=self.tasks,
             architecture=self.architecture, features=self.features,
             backbone=type(self.backbone).__name__, width=self.head.in_features,
@@ -210,7 +210,7 @@ class Student(nn.Module, PyTorchModelHubMixin, library_name='cka_nb',
         made = config.get('provenance')
         student.provenance = made if isinstance(made, dict) else {}
         student.wanted_channels = (config['architecture'] or {}).get('in_channels')
-        return load_state(student, folder).eval()
+        return load_state(student, folder, config).eval()
 
     # the Hub's side: save_pretrained, push_to_hub and from_pretrained come from the mixin
     def _save_pretrained(self, save_directory: Path) -> None: self.save(save_directory)

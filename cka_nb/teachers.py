@@ -8,8 +8,8 @@ __all__ = ['class_names', 'Output', 'logits_of', 'pooled', 'find_head', 'probe_i
            'fingerprint', 'LabelSpace', 'check_teachers']
 
 # %% ../nbs/04_teachers.ipynb #d0e34705
-import copy, hashlib, json
-from collections import OrderedDict
+import copy, hashlib, json, math
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from .core import seeded, write_json
+from .core import read_json, seeded, write_json, write_whole
 from .data import as_float
 from .models import Preprocess, build_backbone
 
@@ -32,7 +32,7 @@ def class_names(classes) -> list[str]: # unique
         raise TypeError(f'classes must be a list of names, got {type(classes).__name__}')
     names = [str(c) for c in classes]
     if not names: raise ValueError('classes is empty: name at least one class')
-    twice = sorted({n for n in names if names.count(n) > 1})
+    twice = sorted(n for n, count in Counter(names).items() if count > 1)
     if twice:
         raise ValueError(
             f'class names must be unique; given more than once: {", ".join(map(repr, twice))}')
@@ -258,8 +258,7 @@ class Teacher(nn.Module):
         if size: size = tuple(self._wanted(probe_images(1, size).to(self._device())).shape[1:])
         architecture = architecture_of(self.model, len(self.outputs), size)
         known = self.transform is None or isinstance(self.transform, Preprocess)
-        save_state(self.model, folder)
-        write_json(Path(folder)/'config.json', dict(
+        save_state(self.model, folder, dict(
             format='cka_nb teacher 1', name=self.name, named=self.named,
             classes=self.outputs,
             architecture=architecture, model=type(self.model).__name__,
@@ -294,7 +293,7 @@ class Teacher(nn.Module):
             with reading(folder): transform = Preprocess(**config['transform'])
         if features is None and isinstance(config['features'], dict):
             features = config['features']['name']
-        model = load_state(copy.deepcopy(model), folder)
+        model = load_state(copy.deepcopy(model), folder, config)
         with reading(folder):
             return cls(model, config['classes'], config['name'] if config['named'] else None,
                        features, transform, config['input_size'])
@@ -404,17 +403,33 @@ def usual_sizes(model: nn.Module) -> list[tuple[int, int, int]]: # of (C, H, W),
     return [(first.in_channels if first else 3, side, side)
             for side in (64, 224, 32, 28, 16, 8, 256, 299, 384)]
 
-def save_state(model: nn.Module, folder: str|Path) -> None:
-    "Write the state of `model` into folder/model.safetensors, whole or not at all."
-    folder = Path(folder); folder.mkdir(parents=True, exist_ok=True)
+def save_state(
+    model: nn.Module,
+    folder: str|Path,
+    config: dict, # its description
+) -> str:         # SHA-256 of the weights' file
+    "Write folder/config.json, with the SHA-256 of the weights, and folder/model.safetensors."
     state = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
-    (folder/'model.safetensors.part').write_bytes(save(state)) # save_file hides it from others
-    (folder/'model.safetensors.part').replace(folder/'model.safetensors')
+    data = save(state)
+    digest = hashlib.sha256(data).hexdigest()
+    # the description first: a kill before the weights leaves one that does not fit the old weights
+    write_json(Path(folder)/'config.json', config | {'sha256': digest})
+    write_whole(Path(folder)/'model.safetensors', data)
+    return digest
 
-def load_state(model: nn.Module, folder: str|Path) -> nn.Module: # the model given
-    "Load folder/model.safetensors into `model`; `ValueError` names what does not fit."
+def load_state(
+    model: nn.Module,
+    folder: str|Path,
+    config: dict,    # the description; one of an older version has no SHA-256
+) -> nn.Module:      # the model given
+    "Load folder/model.safetensors into `model`; `ValueError` names what is damaged or misfits."
     path = Path(folder)/'model.safetensors'
     if not path.is_file(): raise FileNotFoundError(f'{path} is missing')
+    if 'sha256' in config:
+        with open(path, 'rb') as file: digest = hashlib.file_digest(file, 'sha256').hexdigest()
+        if digest != config['sha256']:
+            raise ValueError(f'{path} is damaged: its SHA-256 is not the one its description '
+                             'states; save or download it again')
     try: state = load_file(path)
     except Exception as error:
         raise ValueError(f'{path} is damaged or no safetensors file '
@@ -433,6 +448,11 @@ def rebuilt(folder: str|Path, config: dict) -> nn.Module:
     with reading(folder), seeded(0):
         unknown = set(config['architecture']) - {'name', 'in_channels', 'width', 'config'}
         if unknown: raise ValueError(f'an architecture has no {sorted(unknown)[0]!r}')
+        # a few bytes may not ask for all the memory there is
+        shapes = _shapes(config['architecture'], len(config['classes']), ('meta',)) or {}
+        room = 2 * (Path(folder)/'model.safetensors').stat().st_size + 2**20
+        if sum(map(math.prod, shapes.values())) > room:
+            raise ValueError('it names a network with far more weights than its file holds')
         return build_backbone(num_classes=len(config['classes']), **config['architecture'])
 
 @contextmanager
@@ -453,14 +473,18 @@ def read_config(
     path = Path(folder)/'config.json'
     if not path.is_file():
         raise FileNotFoundError(f'{folder} holds no {format.split()[1]}: {path} is missing')
-    try: config = json.loads(path.read_text(encoding='utf-8'))
-    except ValueError as error: raise ValueError(f'{path} is damaged: {error}') from error
+    config = read_json(path)
     if not isinstance(config, dict) or config.get('format') != format:
         raise ValueError(
             f'{path} has the format '
             f'{config.get("format") if isinstance(config, dict) else type(config).__name__!r}, '
             f'expected {format!r}')
     wrong = [k for k, kind in needs.items() if k not in config or not isinstance(config[k], kind)]
+    if not isinstance(config.get('sha256', ''), str): wrong.append('sha256')
+    parts = [config, *(config.get(k) for k in ('preprocess', 'transform'))]
+    for size in [p.get(k) for p in parts if isinstance(p, dict) for k in ('size', 'input_size')]:
+        numbers = [n for n in size if isinstance(n, int)] if isinstance(size, list) else []
+        if math.prod(numbers) > 2**24: wrong.append(f'size {numbers[:4]}')
     if wrong:
         raise ValueError(
             f'{path} is damaged: {", ".join(map(repr, wrong))} missing or of the wrong kind')

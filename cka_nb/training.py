@@ -6,7 +6,7 @@
 __all__ = ['settings_of', 'described', 'structure', 'begun', 'train_teacher', 'warn_of_collapse', 'amalgamate', 'plot_history']
 
 # %% ../nbs/16_training.ipynb #c45a3d84
-import copy, hashlib, json, math, warnings
+import copy, hashlib, io, json, math, warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from .asking import AnswerCache, ask, images_hash, named
 from .checkpoints import Checkpoints, check_same
-from .core import evaluating, seeded, settle, versions, write_json
+from .core import evaluating, read_json, seeded, settle, versions, write_json, write_whole
 from .data import ClassSubset, Unlabelled, class_names_of, labels_of, random_affine
 from .data import view_of
 from .evaluation import evaluate
@@ -94,8 +94,7 @@ def _note_changes(then, now) -> None:
                       'elsewhere, so the bits may differ: '))
 
 def _finished(path: Path, run: dict) -> str:
-    try: its = json.loads(path.read_text(encoding='utf-8'))
-    except ValueError: its = None
+    its = read_json(path)
     if not isinstance(its, dict): raise ValueError(f'{path} is damaged: choose another folder')
     check_same({k: its[k] for k in run if k in its}, json.loads(json.dumps(run)), path.parent)
     return 'finished'
@@ -121,9 +120,9 @@ def _keep_beliefs(checkpoints, owned_nt, posterior_nc, ownership) -> None:
     checkpoints.put('beliefs', {'ownership': owned_nt, **more, **state}, {})
 
 def _loaded(out: Path, student: Student) -> list[dict]: # a finished run, as it left them
-    load_state(student, out/'student').eval()
-    student.provenance = json.loads((out/'run.json').read_text(encoding='utf-8'))
-    return json.loads((out/'history.json').read_text(encoding='utf-8'))
+    load_state(student, out/'student', read_json(out/'student'/'config.json')).eval()
+    student.provenance = read_json(out/'run.json')
+    return read_json(out/'history.json', 2**30)
 
 # %% ../nbs/16_training.ipynb #88faef21
 def train_teacher(
@@ -469,8 +468,8 @@ def _save_run(out: Path, student: Student, history: list[dict], run: dict) -> No
     student.save(out/'student')
     write_json(out/'history.json', history)
     figure = plot_history(history)
-    figure.savefig(out/'curves.part', format='png', dpi=120, bbox_inches='tight')
-    settle(out/'curves.part', out/'curves.png')
+    figure.savefig(picture := io.BytesIO(), format='png', dpi=120, bbox_inches='tight')
+    write_whole(out/'curves.png', picture.getvalue())
     import matplotlib.pyplot as plt; plt.close(figure)
     write_json(out/'run.json', run) # last: it says that the run is finished
 
