@@ -9,6 +9,7 @@ from cka_nb.baselines import (
     CommonFeatureLearning, joint_distillation, owned_distillation, task_distillation,
     unified_distillation,
 )
+from cka_nb.checkpoints import Stopped
 from cka_nb.contrast import inter_model_loss, intra_model_loss
 from cka_nb.data import (
     ClassSubset, ImageFiles, TensorImages, digits, random_affine, random_crop_flip,
@@ -29,8 +30,8 @@ except PackageNotFoundError: __version__ = "0+unknown"  # a bare checkout; see s
 __all__ = [
     "ClassConditionalOwnership", "ClassSubset", "CommonFeatureLearning",
     "ContrastiveAmalgamation", "EnergyOwnership", "ImageFiles", "LabelSpace", "MomentOwnership",
-    "Output", "Preprocess", "SmallResNet", "SmallVGG", "Student", "Teacher", "TensorImages",
-    "alignment_loss", "amalgamate", "build_backbone", "digits", "evaluate", "export",
+    "Output", "Preprocess", "SmallResNet", "SmallVGG", "Stopped", "Student", "Teacher",
+    "TensorImages", "alignment_loss", "amalgamate", "build_backbone", "digits", "evaluate", "export",
     "fingerprint", "inter_model_loss", "intra_model_loss", "joint_distillation", "mixture",
     "mixture_loss", "mmd_loss", "owned_distillation", "pointwise_loss", "random_affine",
     "random_crop_flip", "relational_loss", "soft_target_loss", "task_distillation",
