@@ -103,7 +103,7 @@ def step_of(
     layout: torch.memory_format=torch.contiguous_format, # or channels_last
     compile: str='',          # mode of torch.compile for the student's network; '': not compiled
 ) -> Callable[[], None]:
-    "One step of amalgamation, with a fresh student: what the loop of chapter Training does."
+    "One step of amalgamation, with a fresh student: what the loop does, but for its guards."
     count, T = len(images), len(space.columns)
     with seeded(0):
         student = Student(setting['student'], space.classes, input_size=setting['size'])

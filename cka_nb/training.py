@@ -64,7 +64,8 @@ def begun(
     if resume and own_order:
         raise ValueError('a loader with a sampler of its own, or an iterable, cannot be resumed: hand '
                          'in the data set, whose images have numbers')
-    made_with = {'device': engine.device.type, 'versions': versions()}
+    made_with = {'device': engine.device.type, 'threads': torch.get_num_threads(),
+                 'versions': versions()}
     if out is None or own_order: return Checkpoints(None, {}), None
     checkpoints = Checkpoints(Path(out)/'checkpoints', run, keep, save_steps, save_minutes,
                               {'made_with': made_with})
@@ -372,10 +373,12 @@ def amalgamate(
         believes = posterior_nc is not None and getattr(objective, 'takes_posterior', False)
         owned_nt = owned_nt.to(engine.device)
         if believes: posterior_nc = posterior_nc.to(engine.device)
+        def viewed(x, index_b, step, epoch):
+            number = -1 - epoch % fixed_views if fixed_views else step # fixed ones as in the cache
+            return view_of(x, index_b.to(x.device), seed, number, augment)
         def loss_parts(prepared, x, index_b, whole_b, step, epoch):
             if compile: torch.compiler.cudagraph_mark_step_begin() # all networks' answers live a step
-            number = -1 - epoch % fixed_views if fixed_views else step # fixed ones as in the cache
-            x = view_of(x, index_b.to(x.device), seed, number, augment)
+            x = viewed(x, index_b, step, epoch)
             said = (ask(teachers, x, dtype) if cache is None else
                     answers.read(index_b, epoch % fixed_views if augment else 0))
             whole_b = whole_b.to(x.device)
@@ -389,9 +392,7 @@ def amalgamate(
             eager = torch.compiler.set_stance('force_eager') if compile else nullcontext()
             with seeded(seed), eager: return {'monitor': evaluate(student, monitor)}
         def blame(index_b, step, epoch): # asked again, one by one
-            x = images.batch(index_b).to(engine.device)
-            number = -1 - epoch % fixed_views if fixed_views else step
-            x = view_of(x, index_b.to(x.device), seed, number, augment)
+            x = viewed(images.batch(index_b).to(engine.device), index_b, step, epoch)
             with torch.no_grad(), evaluating(student):
                 said = ask(teachers, x, dtype) if cache is None else []
                 return [line for n, its in zip([*(f'teacher {n!r}' for n in space.names[:len(said)]),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch.testing import assert_close
-from workers import amalgamated, seen_images
+from workers import amalgamated, gradient_without_positives, seen_images
 
 import cka_nb as cka
 from cka_nb.processes import launched
@@ -34,6 +34,11 @@ def test_the_steps_are_not_all_alike(alone):
     """The comparison above can fail: another batch, seed or objective leads elsewhere."""
     for other in (dict(seed=1), dict(batch_size=20), dict(objective=cka.owned_distillation())):
         assert (amalgamated(**other)[0] - alone[0]).abs().max() > 1e-6
+
+
+def test_a_process_may_be_without_positives():
+    for gradient in launched(gradient_without_positives, 2):
+        assert_close(gradient, gradient_without_positives(), **EXACT)
 
 
 def test_no_image_twice_in_an_epoch_and_one_process_writes(tmp_path):

@@ -58,3 +58,19 @@ def seen_images(folder, **settings):
     with patch.object(loop, "share", watched):
         amalgamated(out=folder, **settings)
     return place()[0], shown, sorted(p.name for p in Path(folder).iterdir())
+
+
+def gradient_without_positives():
+    """The gradient of contrast over a batch in whose second half no image has a positive."""
+    from cka_nb.contrast import inter_model_loss, intra_model_loss
+    from cka_nb.processes import gathered, share
+    random = torch.Generator().manual_seed(0)
+    x, keys = torch.randn(2, 8, 5, generator=random).double()
+    labels = torch.tensor([0, 0, 1, 1, 2, 3, 4, 5])
+    w = torch.randn(5, 4, generator=random).double().requires_grad_()
+    z = gathered(share(x) @ w)
+    loss = intra_model_loss(z, labels) + inter_model_loss(z, gathered(share(keys)) @ w.detach(), labels)
+    loss.backward()
+    if place()[1] > 1:
+        torch.distributed.all_reduce(w.grad)
+    return w.grad / place()[1]

@@ -304,27 +304,53 @@ BREAKAGES = r"""
     if self.bytes > free: ==> if False:
   other: ask: a caller's precision left behind
     for t, its in zip(teachers, before): t.precision = its ==> pass
+14_checkpoints
+  other: damage not noticed
+    if said != manifest_of(files): ==> if False:
+  other: links followed
+    odd = [p.name for p in entries if p.is_symlink() or not p.is_file()] ==> odd = []
+  other: old ones stay
+    for old in (self.folders()[:-self.keep] if there else ()): _remove(old) ==> pass
+  other: written where it is read
+    there, aside = self.folder/name, self.folder/f'{name}.part' ==> there, aside = self.folder/name, self.folder/name
+  refused: another run is gone on from
+    check_same(numbers['identity'], self.identity, there) ==> pass
+  other: a full disk ends the run
+    except OSError as error:\n            _remove(aside) ==> except ZeroDivisionError as error:\n            _remove(aside)
+  other: signals obeyed at once
+    noted.append(number)\n ==> raise KeyboardInterrupt\n
+  other: handlers not restored
+    signal.signal(number, signal.SIG_DFL if its is None else its) ==> pass
+15_loop
+  sign: loop: loss maximised
+    engine.backward(sum(parts.values()) ==> engine.backward(-sum(parts.values())
+  other: loop: schedule ignored
+    = lr * one_cycle(step, steps) ==> = lr
+  other: loop: numbers that are not finite not watched
+    if not all(map(math.isfinite, read_off)): ==> if False:
+  other: loop: the gradient not looked at
+    if engine.scaler else gradient_size(parameters).float() ==> if True else gradient_size(parameters)
+  other: loop: batch norms remember the bad step
+    torch._foreach_copy_(buffers, remembered) ==> pass
+  other: loop: dropout goes on from anywhere
+    torch.manual_seed((seed * 1_000_003 + step * place()[1] + place()[0]) % 2**63) ==> pass
+  other: loop: goes on from the start of the epoch
+    done % per_epoch if epoch == done // per_epoch ==> 0 if epoch == done // per_epoch
+  other: restore: moments forgotten
+    optimiser.load_state_dict(kept | {'state': state}) ==> pass
+  other: restore: running mean forgotten
+    if mean_net is not None: mean_net.load_state_dict(part('mean.')) ==> pass
+  mean: loop: parts of a batch not averaged
+    engine.backward(sum(parts.values()) / accumulate) ==> engine.backward(sum(parts.values()))
 16_training
   other: amalgamate: memories of views asked about plain images
     if augment and not views: traces = None ==> pass
   other: amalgamate: a posterior that does not sum to 1
     ((posterior_nc.sum(1) - 1).abs() < 1e-3) ==> ((posterior_nc.sum(1) - 1).abs() < 1e9)
-  sign: loop: loss maximised
-    engine.backward(sum(parts.values()) ==> engine.backward(-sum(parts.values())
-  other: loop: schedule ignored
-    = lr * one_cycle(step, steps) ==> = lr
-  other: loop: NaN not watched
-    if bad: ==> if False:
-  mean: loop: parts of a batch not averaged
-    engine.backward(sum(parts.values()) / accumulate) ==> engine.backward(sum(parts.values()))
-  other: loop: the running mean not kept
-    if ema: net.load_state_dict ==> if False: net.load_state_dict
   other: train_teacher: the caller's model trained
-    copy.deepcopy(model).to(engine ==> model.to(engine
+    net = placed(copy.deepcopy(model), engine.device).train() ==> net = placed(model, engine.device).train()
   other: amalgamate: labels read
     space, images = _c ==> {int(i[1]) for i in images if type(i) is tuple}; space, images = _c
-  other: amalgamate: order not seeded
-    cut(images.order(seed, epoch)) ==> cut(images.order(time.time_ns() % 10**6, epoch))
   other: amalgamate: ownership not that of the image
     owned_nt[whole_b], space ==> owned_nt[:len(whole_b)], space
   other: amalgamate: belief not that of the image
@@ -338,7 +364,15 @@ BREAKAGES = r"""
   other: amalgamate: projections not trained
     self.student, self.objective = student, objective ==> self.student, self.objective = student, (lambda *a, **k: objective(*a, **k))
   other: amalgamate: student left in train mode
-    student.eval() ==> pass
+    student.eval()\n    student.provenance ==> student.provenance
+  other: amalgamate: a teacher may change
+    if moved: raise RuntimeError( ==> if False: raise RuntimeError(
+  other: amalgamate: images are not part of the run
+    sha256=images_hash(images, every=False)) ==> sha256='')
+  other: amalgamate: a collapse is not said
+    warn_of_collapse(pupil.said, step, told) ==> pass
+  refused: begun: a finished run of other settings is read
+    check_same({k: its[k] for k in run if k in its}, ==> dict({k: its[k] for k in run if k in its}) or str(
 04_teachers
   frozen: Teacher: train mode possible
     return super().train(False) ==> return super().train(mode)
