@@ -476,19 +476,20 @@ def safety_table(
         torch.stack([*_largest(space.names, said).values(), gradient_size(parameters)]).tolist()
     def of_teachers(): return [fingerprint(t) for t in teachers]
     def hashes(): of_teachers(); of_teachers(); images_hash(images, every=False)
-    history = [dict.fromkeys('abcdefghij', 1 / 3)] * steps
+    history = [dict.fromkeys('abcdefghij', 1 / 3)] * steps * 60
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, seeded(0):
-        kept, number = Checkpoints(folder, {}), iter(range(10**6))
+        kept, steps_done = Checkpoints(folder, {}), iter(range(10**6))
         def checkpoint():
             of_teachers()
             tensors, numbers = state_of(pupil, optimiser, None, None)
-            kept.save(next(number), tensors, numbers | {'history': history})
+            kept.save(next(steps_done), tensors, numbers | {'history': history})
         step = step_of(ContrastiveAmalgamation(), lambda x, index_b: ask(teachers, x), space, widths,
                        images, s, device)
         seconds = alternated(dict(step=step, guards=guards, hashes=hashes, checkpoint=checkpoint),
                              repeats, device, 'safety')
-    more = [(steps * g + h) / (steps * t) + c / 600 for t, g, h, c in zip(*seconds.values())]
-    each = [1 + m for m in more]
+    # at each step, once a run, and every ten minutes; over the time of the steps
+    each = [1 + (steps * guard + hashed) / (steps * step) + saved / 600
+            for step, guard, hashed, saved in zip(*seconds.values())]
     return dict(setting=_said(s, 'teachers', 'student', 'batch', 'size') | dict(
                     images=len(images), derived='steps of guards, hashes, a checkpoint in 600 s'),
                 seconds=seconds, ratios={'epoch, safe / not': interval(each) | {'each': each}})

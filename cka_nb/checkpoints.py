@@ -28,7 +28,7 @@ def manifest_of(
 def read_whole(
     folder: Path,
 ) -> dict[str, bytes]: # name -> contents, without the manifest
-    "The files of a folder that has a manifest; `ValueError` says which of them is not as written."
+    "The files of a folder that has a manifest; `ValueError` says which is not as written, or gone."
     entries = sorted(folder.iterdir()) if folder.is_dir() and not folder.is_symlink() else []
     odd = [p.name for p in entries if p.is_symlink() or not p.is_file()]
     if odd: raise ValueError(f'{odd[0]} is no plain file')
@@ -39,6 +39,8 @@ def read_whole(
         lines = set(said.decode(errors='replace').splitlines())
         bad = [n for n, data in files.items()
                if manifest_of({n: data}).decode().rstrip('\n') not in lines]
+        bad += [name for name in (line.partition('  ')[2] for line in sorted(lines))
+                if name and name not in files and name.isprintable()]
         raise ValueError(f'{bad[0] if bad else "its list of files"} is not what {MANIFEST} says')
     return files
 
@@ -94,6 +96,7 @@ class Checkpoints:
             if there.exists(): _remove(there)
             settle(aside, there)
         except OSError as error:
+            if not aside.exists() and there.is_dir(): return there # all but the flush of its name
             _remove(aside)
             kept = self.folders()
             warnings.warn(
