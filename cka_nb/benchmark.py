@@ -466,13 +466,12 @@ def safety_table(
         student = Student(s['student'], space.classes, input_size=s['size'])
         objective = ContrastiveAmalgamation(); objective.build(space, student.head.in_features, widths)
     pupil = _Pupil(student, objective).to(device)
-    parameters, buffers = list(pupil.parameters()), list(pupil.buffers())
+    parameters = list(pupil.parameters())
     for p in parameters: p.grad = torch.zeros_like(p)
     optimiser = torch.optim.AdamW(parameters); optimiser.step()
-    remembered = [b.clone() for b in buffers]
     def guards(): # as in `fit`
         torch.manual_seed(0)
-        torch._foreach_copy_(remembered, buffers)
+        [b.clone() for b in pupil.buffers()]
         torch.stack([*_largest(space.names, said).values(), gradient_size(parameters)]).tolist()
     def of_teachers(): return [fingerprint(t) for t in teachers]
     def hashes(): of_teachers(); of_teachers(); images_hash(images, every=False)

@@ -8,12 +8,14 @@ __all__ = ['MANIFEST', 'FORMAT', 'manifest_of', 'read_whole', 'Checkpoints', 'ch
 # %% ../nbs/14_checkpoints.ipynb #7c1d980c
 import hashlib, json, re, shutil, signal, threading, time, warnings
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 from safetensors.torch import load, save
 from torch import Tensor
 
 from .core import settle, write_whole
+from .processes import place
 
 # %% ../nbs/14_checkpoints.ipynb #e9af1b89
 MANIFEST = 'SHA256SUMS'
@@ -79,7 +81,9 @@ class Checkpoints:
         self.since = time.monotonic()
         there = self.put(f'step-{step:08}', tensors, numbers | {'step': step})
         for old in (self.folders()[:-self.keep] if there else ()): _remove(old)
-        for left in self.folder.glob('*.old'): shutil.rmtree(left, ignore_errors=True)
+        for left in self.folder.iterdir():
+            if _OURS.fullmatch(left.name) and left.suffix == '.old':
+                shutil.rmtree(left, ignore_errors=True)
         return there
 
     def put(self, name: str, tensors: dict[str, Tensor], numbers: dict) -> Path|None:
@@ -118,7 +122,7 @@ class Checkpoints:
         except Exception as error: # safetensors and file systems fail in many ways
             warnings.warn(f'{there} is not used: {" ".join(str(error).split())[:200]}', stacklevel=2)
             return None
-        check_same(numbers['identity'], self.identity, there)
+        check_same(numbers['identity'], self.identity, there, numbers.get('moving', ()))
         return tensors, numbers
 
     def latest(self) -> tuple[dict[str, Tensor], dict]|None:
@@ -126,18 +130,32 @@ class Checkpoints:
         for there in reversed(self.folders()):
             found = self.get(there.name)
             if found is not None: return found
+            if not place()[0]: there.rename(_free(there.with_name(f'{there.name}.damaged')))
 
     def folders(self) -> list[Path]:
         "The folders of its checkpoints, by the number of steps."
         if self.folder is None or not self.folder.is_dir(): return []
         return sorted(p for p in self.folder.iterdir() if re.fullmatch(r'step-\d{8,}', p.name))
 
-    def remove(self) -> None:
-        "Remove them all: the run is done."
-        if self.folder is not None: _remove(self.folder)
+    def remove(self, to: Path|None=None) -> None:
+        "Remove them all, or move them to another folder; files of others stay where they are."
+        if self.folder is None or not self.folder.is_dir(): return
+        for there in sorted(self.folder.iterdir()):
+            if not _OURS.fullmatch(there.name): continue
+            if to is None: _remove(there)
+            else:
+                to.mkdir(exist_ok=True)
+                _remove(to/there.name); there.rename(to/there.name)
+        try: self.folder.rmdir()
+        except OSError: pass # it holds files of others, or is a link
+
+_OURS = re.compile(r'(step-\d{8,}|beliefs)(\.part|\.old|\.damaged\d*)*')
+
+def _free(path: Path) -> Path: # a name that is not taken
+    return next(p for p in (path.with_name(f'{path.name}{k or ""}') for k in count()) if not p.exists())
 
 def _remove(folder: Path) -> None: # under another name first: half a folder is no checkpoint
-    if folder.is_symlink(): folder.unlink(missing_ok=True); return
+    if folder.is_symlink() or folder.is_file(): folder.unlink(missing_ok=True); return
     if not folder.exists(): return
     old = folder.with_name(f'{folder.name}.old')
     shutil.rmtree(old, ignore_errors=True)
@@ -150,9 +168,12 @@ def check_same(
     then: dict, # identity of the checkpoint
     now: dict,  # identity of the run
     where,      # for the message
+    moving=(),  # names under `made_with` whose values the run itself changes: they tell nothing
 ) -> None:
     "`ValueError` with a list of what differs, unless both are alike."
-    then = then if isinstance(then, dict) else {}
+    then, now = ({k: {n: v for n, v in its.items() if n not in moving}
+                  if k == 'made_with' and isinstance(its, dict) else its for k, its in d.items()}
+                 for d in (then if isinstance(then, dict) else {}, now))
     said = lambda d, k: f'{str(d[k])[:60]!r}' if k in d else 'nothing'
     both = lambda k: isinstance(then.get(k), dict) and isinstance(now.get(k), dict)
     differs = []
@@ -178,6 +199,8 @@ class Stopped(KeyboardInterrupt):
 @contextmanager
 def noting_signals():
     "Gives a list in which SIGINT and SIGTERM are noted; the second one interrupts at once."
+    global _noted
+    if _noted is not None: yield _noted; return # inside of another one
     noted, before = [], {}
     def note(number, frame):
         noted.append(number)
@@ -185,7 +208,12 @@ def noting_signals():
     if threading.current_thread() is threading.main_thread(): # others may not set handlers
         for number in (signal.SIGINT, signal.SIGTERM):
             before[number] = signal.signal(number, note)
+    _noted = noted
     try: yield noted
     finally:
+        _noted = None
         for number, its in before.items():
             signal.signal(number, signal.SIG_DFL if its is None else its)
+    if noted and before: signal.raise_signal(noted[0]) # asked for and not obeyed: now it is
+
+_noted = None

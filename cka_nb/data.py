@@ -8,7 +8,7 @@ __all__ = ['as_image', 'check_images', 'as_float', 'finite_images', 'image_of', 
            'labels_of', 'class_names_of', 'label_of', 'cifar100']
 
 # %% ../nbs/02_data.ipynb #8dd3060e
-import copy, math, os, warnings
+import copy, math, os, signal, warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -403,12 +403,15 @@ def batches(
     pin = device.type == 'cuda'
     if images.workers:
         read = DataLoader(_Batches(images), sampler=index, batch_size=None, pin_memory=pin,
-                          num_workers=images.workers)
+                          num_workers=images.workers, worker_init_fn=_deaf)
     elif hasattr(images.items, 'images_at'):
         ready = lambda i: images.batch(i).pin_memory() if pin else images.batch(i)
         read = _ahead(ready, index, ahead)
     else: read = map(images.batch, index)
     for x in read: yield x.to(device, non_blocking=pin)
+
+def _deaf(worker): # a signal to all of a program's processes is the main one's to obey
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 def _ahead(function, items, ahead: int):
     with ThreadPoolExecutor(1) as pool:

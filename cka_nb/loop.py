@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['HALF', 'OURS', 'engine_for', 'on_device', 'precision_for', 'compiled', 'placed', 'check_folder', 'one_cycle',
-           'checked_parts', 'state_of', 'restore', 'gradient_size', 'not_finite', 'bad_rows', 'fit']
+           'checked_parts', 'state_of', 'restore', 'check_keepable', 'check_weights', 'gradient_size', 'not_finite',
+           'bad_rows', 'fit']
 
 # %% ../nbs/15_loop.ipynb #68150998
-import copy, math, tempfile, time, warnings
+import json, math, tempfile, time, warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from itertools import tee
@@ -140,13 +141,17 @@ def state_of(
     net: nn.Module, optimiser, mean_net, scaler, # the last two may be None
 ) -> tuple[dict[str, Tensor], dict]:
     "Tensors by name, and numbers, from which a step can be repeated."
-    tensors = {f'net.{k}': v for k, v in net.state_dict().items()}
+    kept = net.state_dict()
+    tensors = {f'net.{k}': v for k, v in kept.items() if isinstance(v, Tensor)}
+    # buffers that the network does not save, but remembers
+    tensors |= {f'buffer.{k}': v for k, v in net.named_buffers() if k not in kept}
     for i, its in optimiser.state_dict()['state'].items():
         tensors |= {f'optimiser.{i}.{k}': torch.as_tensor(v) for k, v in its.items()}
     if mean_net is not None: tensors |= {f'mean.{k}': v for k, v in mean_net.state_dict().items()}
     # a tied weight has two names, and each gets its own copy
     tensors = {k: v.detach().cpu().clone() for k, v in tensors.items()}
-    return tensors, {'scaler': scaler.state_dict() if scaler is not None else None}
+    return tensors, {'scaler': scaler.state_dict() if scaler is not None else None,
+                     'extra': {k: v for k, v in kept.items() if not isinstance(v, Tensor)}}
 
 def restore(
     tensors: dict[str, Tensor], numbers: dict,
@@ -156,23 +161,43 @@ def restore(
     part = lambda name: {k.removeprefix(name): v for k, v in tensors.items() if k.startswith(name)}
     kept = optimiser.state_dict()
     parameters = [p for group in optimiser.param_groups for p in group['params']]
-    state = {}
-    for k, v in part('optimiser.').items():
-        i, name = k.split('.', 1)
-        p = parameters[int(i)]
-        # in the layout of its weight, as it was
-        state.setdefault(int(i), {})[name] = (torch.empty_like(p, dtype=v.dtype).copy_(v)
-                                              if v.shape == p.shape else v)
     try:
-        net.load_state_dict(part('net.'))
+        net.load_state_dict(part('net.') | numbers.get('extra', {}))
+        buffers = dict(net.named_buffers())
+        for k, v in part('buffer.').items(): buffers[k].copy_(v)
+        state = {}
+        for k, v in part('optimiser.').items():
+            i, name = k.split('.', 1)
+            p = parameters[int(i)]
+            # in the layout of its weight, as it was
+            state.setdefault(int(i), {})[name] = (torch.empty_like(p, dtype=v.dtype).copy_(v)
+                                                  if v.shape == p.shape else v)
         optimiser.load_state_dict(kept | {'state': state})
         if mean_net is not None: mean_net.load_state_dict(part('mean.'))
-    except (RuntimeError, IndexError) as error:
+    except (RuntimeError, IndexError, KeyError, ValueError) as error:
         raise ValueError('the state does not fit this network: '
                          + ' '.join(str(error).split())[:200]) from error
     if scaler is not None and numbers['scaler']: scaler.load_state_dict(numbers['scaler'])
 
 # %% ../nbs/15_loop.ipynb #30b0519e
+def check_keepable(net: nn.Module) -> None:
+    "`ValueError` if a checkpoint could not hold the network: now, not after ten minutes."
+    for k, v in net.state_dict().items():
+        if isinstance(v, nn.parameter.UninitializedTensorMixin):
+            raise ValueError(f'{k} has no shape yet: show the network a batch first')
+        try: json.dumps(None) if isinstance(v, Tensor) else json.dumps(v)
+        except (TypeError, ValueError): v = None
+        if v is None or isinstance(v, Tensor) and v.dtype == torch.complex128:
+            raise ValueError(f'a checkpoint cannot hold {k}: give a folder only if it can go without '
+                             'what is no tensor of real numbers and no JSON')
+
+def check_weights(net: nn.Module, description: str, step: int) -> None:
+    "`FloatingPointError` if the update of a step has made a weight that is not finite."
+    bad = [k for k, p in net.named_parameters() if not p.isfinite().all()]
+    if bad: raise FloatingPointError(
+        f'{description}: after step {step} the weight {bad[0]} is not finite, nor are {len(bad) - 1} '
+        'others; they are not kept. Try a smaller lr')
+
 def gradient_size(parameters: list[nn.Parameter]) -> Tensor: # scalar
     "Length of the gradient over all parameters; not finite if any of its values is not."
     return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
@@ -237,7 +262,7 @@ def fit(
     start = time.perf_counter() - (history[-1]['seconds'] if history else 0)
     prepared, optimiser = engine.prepare(net, optimiser)
     optimiser.zero_grad()
-    buffers = list(net.buffers()); remembered = [b.clone() for b in buffers]
+    if checkpoints.folder is not None: check_keepable(net)
     steps, skipped = epochs * per_epoch, 0
     plan, to_read = tee(b for epoch in range(done // per_epoch, epochs) for b in
                         cut(epoch)[accumulate * (done % per_epoch if epoch == done // per_epoch
@@ -247,7 +272,7 @@ def fit(
         for step in progress(range(done, steps), description, total=steps, done=done):
             epoch, k = divmod(step, per_epoch)
             torch.manual_seed((seed * 1_000_003 + step * place()[1] + place()[0]) % 2**63)
-            if buffers: torch._foreach_copy_(remembered, buffers)
+            remembered = [b.clone() for b in net.buffers()]
             for group in optimiser.param_groups: group['lr'] = lr * one_cycle(step, steps)
             total, shown = 0, []
             for part in range(accumulate):
@@ -270,7 +295,7 @@ def fit(
             values = dict(zip(parts, read_off))
             named = ([f'the loss part {n}' for n in parts] + [*largest, 'the gradient'])
             if not all(map(math.isfinite, read_off)):
-                if buffers: torch._foreach_copy_(buffers, remembered)
+                for b, its in zip(net.buffers(), remembered): b.copy_(its)
                 about = _from_all([line for b in shown for line in blame(b, step, epoch)])
                 raise FloatingPointError(
                     f'{description}: {not_finite(dict(zip(named, read_off)), net, about)} at step '
@@ -292,12 +317,15 @@ def fit(
             stop = read_off[-1] > 0 and step < steps - 1
             if (stop or checkpoints.due(step + 1)) and step < steps - 1 and place()[0] == 0 \
                     and checkpoints.folder is not None:
+                check_weights(net, description, step)
                 before_saving()
                 tensors, more = state_of(net, optimiser.optimizer, mean_net, engine.scaler)
                 checkpoints.save(step + 1, tensors, more | {'history': history, 'waiting': waited})
             if stop:
+                engine.wait_for_everyone() # the first one has saved
                 number = noted[0] if noted else SIGTERM
                 raise Stopped(_how_to_go_on(description, number, step + 1, steps, checkpoints), number)
+    check_weights(net, description, steps - 1)
     if mean_net is not None: net.load_state_dict(mean_net.module.state_dict())
     return history
 

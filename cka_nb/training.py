@@ -8,7 +8,7 @@ __all__ = ['settings_of', 'described', 'structure', 'begun', 'train_teacher', 'w
 # %% ../nbs/16_training.ipynb #c45a3d84
 import copy, hashlib, io, json, math, warnings
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -17,13 +17,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from .asking import AnswerCache, ask, images_hash, named
-from .checkpoints import Checkpoints, check_same
+from .asking import AnswerCache, ask, images_hash, made_with, named
+from .checkpoints import Checkpoints, check_same, noting_signals
 from .core import evaluating, read_json, seeded, settle, versions, write_json, write_whole
 from .data import ClassSubset, Unlabelled, class_names_of, labels_of, random_affine
 from .data import view_of
 from .evaluation import evaluate
-from .loop import HALF, OURS, bad_rows, compiled, engine_for, fit, placed
+from .loop import HALF, OURS, bad_rows, check_folder, compiled, engine_for, fit, placed
 from .objective import ContrastiveAmalgamation
 from .ownership import MomentOwnership
 from .processes import gathered, place
@@ -37,7 +37,8 @@ def settings_of(
 ) -> dict:     # its name, its numbers and its words
     "What an objective was made with."
     if isinstance(objective, partial):
-        return settings_of(objective.func) | objective.keywords
+        return settings_of(objective.func) | {
+            k: v for k, v in objective.keywords.items() if isinstance(v, (int, float, str))}
     plain = {k: v for k, v in vars(objective).items() if isinstance(v, (int, float, str))
              and k != 'training'} if hasattr(objective, '__dict__') else {}
     return {'name': getattr(objective, '__name__', type(objective).__name__), **plain}
@@ -46,11 +47,21 @@ def described(images: Unlabelled) -> dict: # kind, count, shape (C, H, W), folde
     "What was read, in words that a model card can carry, and by what it can be told again."
     folder = getattr(images.items, 'folder', getattr(images.items, 'root', None))
     return dict(kind=type(images.items).__name__, count=len(images), shape=list(images.shape),
-                folder=folder and Path(folder).name, sha256=images_hash(images, every=False))
+                folder=folder and Path(folder).name, sha256=_hash_of(images))
+
+def _hash_of(images: Unlabelled) -> str|None: # None if it draws random numbers when it is read
+    if not isinstance(images.items, Tensor) and not hasattr(images.items, 'files'):
+        for i in range(min(8, len(images))):
+            with seeded(0): first = images[i]
+            with seeded(1): second = images[i]
+            if first.shape != second.shape or not torch.equal(first, second): return None
+    return images_hash(images, every=False)
 
 def structure(model: nn.Module) -> str: # 16 hexadecimal digits
     "What a network is apart from its weights: layers, their settings, names and shapes."
-    shapes = [(k, str(v.dtype), tuple(v.shape)) for k, v in model.state_dict().items()]
+    shapes = [(k, str(v.dtype), tuple(v.shape)) for k, v in
+              [*model.state_dict().items(), *model.named_buffers()] if isinstance(v, Tensor)]
+    shapes += [k for k, p in model.named_parameters() if not p.requires_grad]
     return hashlib.sha256(f'{model}{shapes}'.encode()).hexdigest()[:16]
 
 # %% ../nbs/16_training.ipynb #5fee8cc9
@@ -64,26 +75,34 @@ def begun(
     if resume and own_order:
         raise ValueError('a loader with a sampler of its own, or an iterable, cannot be resumed: hand '
                          'in the data set, whose images have numbers')
-    made_with = {'device': engine.device.type, 'threads': torch.get_num_threads(),
-                 'versions': versions()}
+    made_by = {'device': engine.device.type, 'threads': torch.get_num_threads(),
+               'versions': versions()}
     if out is None or own_order: return Checkpoints(None, {}), None
-    checkpoints = Checkpoints(Path(out)/'checkpoints', run, keep, save_steps, save_minutes,
-                              {'made_with': made_with})
+    identity = {k: v for k, v in run.items() if k != 'objective'} # it is in `made_with`
+    checkpoints = Checkpoints(Path(out)/'checkpoints', identity, keep, save_steps, save_minutes,
+                              {'parts': [{'step': 0, **made_by}]})
+    if checkpoints.folder.exists() and not checkpoints.folder.is_dir():
+        raise ValueError(f'{checkpoints.folder} is no folder: choose another one for the run')
     found = None
     if resume:
         found = checkpoints.latest()
-        if found is not None: _note_changes(found[1].get('made_with'), made_with)
-        elif (Path(out)/'run.json').is_file(): found = _finished(Path(out)/'run.json', run)
+        if found is not None:
+            parts = found[1]['parts']
+            _note_changes({k: v for k, v in parts[-1].items() if k != 'step'}, made_by)
+            checkpoints.noted['parts'] = [*parts, {'step': found[1]['step'], **made_by}]
+        elif (Path(out)/'run.json').is_file(): found = _finished(Path(out)/'run.json', identity)
         if found is None and not place()[0]:
             warnings.warn(f'nothing to resume in {out}: the run starts anew')
     _agree(engine, found)
-    if not place()[0] and found is None and checkpoints.folder.exists():
+    if not place()[0] and found is None:
         aside = checkpoints.folder.with_name('checkpoints.before')
         if checkpoints.folders():
             warnings.warn(f'{out} held a run that was not finished; its checkpoints are now in {aside} '
                           '(resume=True would have gone on with it)')
-            Checkpoints(aside, {}).remove(); settle(checkpoints.folder, aside)
-        else: checkpoints.remove()
+            Checkpoints(aside, {}).remove()
+        checkpoints.remove(aside if checkpoints.folders() else None)
+        # a run that was finished here is replaced, and must not be taken for this one
+        if (Path(out)/'run.json').is_file(): settle(Path(out)/'run.json', Path(out)/'run.before.json')
     engine.wait_for_everyone()
     return checkpoints, found
 
@@ -94,11 +113,29 @@ def _note_changes(then, now) -> None:
         warnings.warn(str(error).split('). Choose')[0].replace('belongs to another run (', 'was made '
                       'elsewhere, so the bits may differ: '))
 
-def _finished(path: Path, run: dict) -> str:
+def _finished(path: Path, identity: dict) -> str:
     its = read_json(path)
-    if not isinstance(its, dict): raise ValueError(f'{path} is damaged: choose another folder')
-    check_same({k: its[k] for k in run if k in its}, json.loads(json.dumps(run)), path.parent)
+    if not isinstance(its, dict) or its.get('what') != identity['what']:
+        raise ValueError(f'{path} is damaged, or none of ours: choose another folder')
+    check_same({k: its[k] for k in identity if k in its}, json.loads(json.dumps(identity)), path.parent,
+               its.get('moving') or ())
     return 'finished'
+
+def _moved(made: dict, *now) -> dict: # what has another value than before the run, and its value
+    later = _all_made_with(*now)
+    return {k: later.get(k) for k in {*made, *later} if made.get(k) != later.get(k)}
+
+def _all_made_with(objective, ownership) -> dict:
+    return {f'{of}.{k}': v for of, thing in (('objective', objective), ('ownership', ownership))
+            for k, v in made_with(thing).items()}
+
+def _put_back(moved: dict, **things) -> None: # an objective may count its own steps
+    for path, value in moved.items():
+        of, *names, last = path.split('.')
+        thing = things.get(of)
+        for name in names: thing = getattr(thing, name, None)
+        if type(getattr(thing, last, None)) is type(value) in (bool, int, float, str):
+            setattr(thing, last, value)
 
 def _agree(engine, found) -> None: # all processes, or none, go on from the same step
     if place()[1] == 1: return
@@ -121,9 +158,22 @@ def _keep_beliefs(checkpoints, owned_nt, posterior_nc, ownership) -> None:
     checkpoints.put('beliefs', {'ownership': owned_nt, **more, **state}, {})
 
 def _loaded(out: Path, student: Student) -> list[dict]: # a finished run, as it left them
-    load_state(student, out/'student', read_json(out/'student'/'config.json')).eval()
     student.provenance = read_json(out/'run.json')
-    return read_json(out/'history.json', 2**30)
+    with _whole(out):
+        load_state(student, out/'student', read_json(out/'student'/'config.json')).eval()
+        if fingerprint(student) != student.provenance.get('student'):
+            raise ValueError('its student is another one than run.json says')
+        history = read_json(out/'history.json', 2**30)
+        if not isinstance(history, list): raise ValueError('its history is none')
+    return history
+
+@contextmanager
+def _whole(out):
+    "Whatever of a finished run is missing or damaged is said, with the way out."
+    try: yield
+    except (OSError, ValueError) as error:
+        raise ValueError(f'the run in {out} was finished, but {error}; without resume=True it is made '
+                         'again') from error
 
 # %% ../nbs/16_training.ipynb #88faef21
 def train_teacher(
@@ -167,14 +217,20 @@ def train_teacher(
     # a readable error now, not a half-trained model
     with seeded(seed): Teacher(model, names, name, features, transform)(images.batch([0]))
     engine = engine_for(device, mixed_precision, tracker, out)
-    run = dict(what='train_teacher', classes=names, epochs=epochs, seed=seed, batch_size=batch_size,
+    run = dict(what='train_teacher', name=name, classes=names, epochs=epochs, seed=seed, batch_size=batch_size,
                lr=lr, weight_decay=weight_decay, augment=named(augment), transform=named(transform),
-               mixed_precision=engine.mixed_precision, compiled=bool(compile), images=len(images),
+               features=named(features) if callable(features) else features, mixed_precision=engine.mixed_precision, compiled=bool(compile), images=len(images),
                data=described(images), labels=hashlib.sha256(labels.numpy().tobytes()).hexdigest(),
                network=structure(model), processes=place()[1])
     checkpoints, found = begun(out, run, engine, resume, keep, save_steps, save_minutes, images)
-    if found == 'finished': return Teacher.load(out, copy.deepcopy(model))
-    with seeded(seed):
+    if found == 'finished':
+        its = lambda given: given if callable(given) and not isinstance(given, str) else None
+        with _whole(out):
+            teacher = Teacher.load(out, copy.deepcopy(model), its(transform), its(features))
+            if fingerprint(teacher.model) != read_json(Path(out)/'run.json').get('fingerprint'):
+                raise ValueError('its teacher is another one than run.json says')
+        return teacher
+    with seeded(seed), noting_signals():
         net = placed(copy.deepcopy(model), engine.device).train()
         if isinstance(transform, nn.Module): transform = copy.deepcopy(transform).to(engine.device)
         def loss_parts(prepared, x, index_b, whole_b, step, epoch):
@@ -190,15 +246,15 @@ def train_teacher(
                           blame=lambda index_b, step, epoch: _of_network(
                               net, lambda x: x if transform is None else transform(x),
                               images, index_b, seed, step, augment, engine.device))
-    teacher = Teacher(net, names, name, features, transform)
-    with seeded(seed): teacher(images.batch([0]).to(engine.device)) # notes the size of its images
-    if out is not None and engine.is_main_process:
-        teacher.save(Path(out))
-        write_json(Path(out)/'history.json', history)
-        write_json(Path(out)/'run.json', run | dict(
-            device=str(engine.device), versions=versions(), fingerprint=fingerprint(teacher.model)))
-        checkpoints.remove() # with run.json the run is finished
-    engine.wait_for_everyone()
+        teacher = Teacher(net, names, name, features, transform)
+        with seeded(seed): teacher(images.batch([0]).to(engine.device)) # notes the size of its images
+        if out is not None and engine.is_main_process:
+            teacher.save(Path(out))
+            write_json(Path(out)/'history.json', history)
+            _end_run(Path(out), checkpoints, run | dict(
+                device=str(engine.device), versions=versions(),
+                fingerprint=fingerprint(teacher.model)))
+        engine.wait_for_everyone()
     return teacher
 
 # %% ../nbs/16_training.ipynb #2a8c3f12
@@ -344,7 +400,10 @@ def amalgamate(
         backbone=student.architecture or type(student.backbone).__name__,
         ownership=type(ownership).__name__, views=views, fixed_views=fixed_views, cached=bool(cache),
         accumulate=accumulate, ema=ema, processes=place()[1], teachers=dict(zip(space.names, before)),
-        tasks=space.tasks(), transforms=[named(t.transform) for t in teachers])
+        tasks=space.tasks(), transforms=[named(t.transform) for t in teachers],
+        features=[named(t.features) if callable(t.features) else t.features for t in teachers],
+        made_with=_all_made_with(objective, ownership))
+    if out is not None: check_folder(Path(out)/'student')
     checkpoints, found = begun(out, run, engine, resume, keep, save_steps, save_minutes, images)
     if found == 'finished': return _loaded(Path(out), student)
     def unchanged():
@@ -353,9 +412,10 @@ def amalgamate(
             f'teacher {moved[0]!r} changed during amalgamation; its answers cannot be trusted')
     def before_saving():
         unchanged()
+        checkpoints.noted['moving'] = _moved(run['made_with'], objective, ownership)
         if not (checkpoints.folder/'beliefs').is_dir():
             _keep_beliefs(checkpoints, owned_nt, posterior_nc, ownership)
-    with seeded(seed):
+    with seeded(seed), ExitStack() as until_saved:
         images, dtype = images.resident(engine.device), HALF.get(engine.mixed_precision, torch.float32)
         answers = AnswerCache(teachers, images, cache, fixed_views, views, augment, seed,
                               engine.device, max(1, batch_size // place()[1]), dtype)
@@ -363,13 +423,17 @@ def amalgamate(
         if cache or not known: answers.fill()
         if known:
             owned_nt, posterior_nc = (known[0].get(k) for k in ('ownership', 'posterior'))
-            if hasattr(ownership, 'state'): ownership.state = _part(known[0], 'state.')
+            state = _part(known[0], 'state.')
+            if state:
+                try: ownership.state = state
+                except AttributeError: pass # it keeps it otherwise
         else:
             logits, features, traces = answers.all_means()
             if augment and not views: traces = None
             owned_nt, posterior_nc = _beliefs(ownership, logits, features, traces, space)
         if hasattr(objective, 'build'):
             objective.build(space, student.head.in_features, [w[1] for w in answers.widths])
+        if found: _put_back(found[1].get('moving', {}), objective=objective, ownership=ownership)
         believes = posterior_nc is not None and getattr(objective, 'takes_posterior', False)
         owned_nt = owned_nt.to(engine.device)
         if believes: posterior_nc = posterior_nc.to(engine.device)
@@ -398,21 +462,22 @@ def amalgamate(
                 return [line for n, its in zip([*(f'teacher {n!r}' for n in space.names[:len(said)]),
                                                 'the student'], [*said, student(x)])
                         for line in bad_rows(f'the answer of {n}', index_b, *its)]
+        until_saved.enter_context(noting_signals()) # from here on, and until all is saved
         networks = [student.backbone, *([] if cache else [t.model for t in teachers])]
         with compiled(networks, compile):
             history = fit(engine, pupil, loss_parts, images, seed, epochs, batch_size, lr,
                           weight_decay, 'amalgamation', watched, accumulate, ema, checkpoints, found,
                           before_saving, blame)
-    unchanged()
-    student.eval()
-    student.provenance = run | dict(
-        monitored=monitor is not None, device=str(engine.device), versions=versions(),
-        student=fingerprint(student))
-    if monitor is not None: student.provenance['accuracy'] = history[-1]['monitor']
-    if out is not None and engine.is_main_process:
-        _save_run(Path(out), student, history, student.provenance)
-        checkpoints.remove() # with run.json the run is finished
-    engine.wait_for_everyone()
+        unchanged()
+        student.eval()
+        moved = _moved(run['made_with'], objective, ownership)
+        student.provenance = run | dict(
+            monitored=monitor is not None, device=str(engine.device), versions=versions(),
+            student=fingerprint(student), moving=sorted(moved))
+        if monitor is not None: student.provenance['accuracy'] = history[-1]['monitor']
+        if out is not None and engine.is_main_process:
+            _save_run(Path(out), student, history, student.provenance, checkpoints)
+        engine.wait_for_everyone()
     return history
 
 def _largest(names: list[str], said: list[Output]) -> dict[str, Tensor]: # what a step looks at
@@ -465,14 +530,20 @@ def _student_space(teachers, student: Student) -> LabelSpace: # the union, in th
     return space
 
 # %% ../nbs/16_training.ipynb #bd348208
-def _save_run(out: Path, student: Student, history: list[dict], run: dict) -> None:
+def _save_run(out: Path, student: Student, history: list[dict], run: dict, checkpoints) -> None:
     student.save(out/'student')
     write_json(out/'history.json', history)
     figure = plot_history(history)
     figure.savefig(picture := io.BytesIO(), format='png', dpi=120, bbox_inches='tight')
     write_whole(out/'curves.png', picture.getvalue())
     import matplotlib.pyplot as plt; plt.close(figure)
-    write_json(out/'run.json', run) # last: it says that the run is finished
+    _end_run(out, checkpoints, run)
+
+def _end_run(out: Path, checkpoints, run: dict) -> None: # last of all: it says that it is finished
+    parts = checkpoints.noted.get('parts', [])
+    write_json(out/'run.json', run | ({'parts': parts} if len(parts) > 1 else {}))
+    checkpoints.remove()
+    (out/'run.before.json').unlink(missing_ok=True)
 
 def plot_history(history: list[dict]) -> "Figure": # of matplotlib
     "The learning curves of a run, one line per part of the loss, smoothed over an epoch."
