@@ -281,7 +281,7 @@ def named(function) -> str|None: # a transform or an augmentation, with its sett
     plain = [c for c in code.co_consts if isinstance(c, (int, float, str))]
     held = [str(c.cell_contents) for c in function.__closure__ or ()]
     does = f'{code.co_code.hex()} {code.co_names} {plain} {held}'
-    return f'{name} {hashlib.sha256(does.encode()).hexdigest()[:16]}'
+    return f'{name} {hashlib.sha256(ascii(does).encode()).hexdigest()[:16]}'
 
 def made_with(thing, depth: int=3) -> dict: # path of an attribute -> number, word, or list of such
     "What an object, a function or a partial one was made with, as far as JSON can say it."
@@ -322,7 +322,7 @@ def images_hash(
         if not every:
             its = [(path.relative_to(items.folder or path.parent).as_posix(), path.stat().st_size)
                    for path in items.files]
-            digest.update(str(its).encode())
+            digest.update(ascii(its).encode())
         digest.update(str(items.size).encode())
     else:
         for i in range(0, len(images), -(-len(images) // 1000)):

@@ -23,7 +23,7 @@ from .core import evaluating, read_json, seeded, settle, versions, write_json, w
 from .data import ClassSubset, Unlabelled, class_names_of, labels_of, random_affine
 from .data import view_of
 from .evaluation import evaluate
-from .loop import HALF, OURS, bad_rows, check_folder, compiled, engine_for, fit, placed
+from .loop import HALF, RESERVED, bad_rows, check_folder, compiled, engine_for, fit, placed
 from .objective import ContrastiveAmalgamation
 from .ownership import MomentOwnership
 from .processes import gathered, place
@@ -62,7 +62,8 @@ def structure(model: nn.Module) -> str: # 16 hexadecimal digits
     shapes = [(k, str(v.dtype), tuple(v.shape)) for k, v in
               [*model.state_dict().items(), *model.named_buffers()] if isinstance(v, Tensor)]
     shapes += [k for k, p in model.named_parameters() if not p.requires_grad]
-    return hashlib.sha256(f'{model}{shapes}'.encode()).hexdigest()[:16]
+    said = f'{model}{shapes}'.encode('utf-8', 'backslashreplace')
+    return hashlib.sha256(said).hexdigest()[:16]
 
 # %% ../nbs/16_training.ipynb #5fee8cc9
 def begun(
@@ -548,7 +549,7 @@ def _end_run(out: Path, checkpoints, run: dict) -> None: # last of all: it says 
 def plot_history(history: list[dict]) -> "Figure": # of matplotlib
     "The learning curves of a run, one line per part of the loss, smoothed over an epoch."
     import matplotlib.pyplot as plt
-    names = [k for k in history[0] if k not in OURS]
+    names = [k for k in history[0] if k not in RESERVED]
     epochs = sorted({h['epoch'] for h in history})
     figure, ax = plt.subplots(figsize=(5.5, 3))
     for name in names:
