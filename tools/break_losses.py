@@ -314,9 +314,9 @@ BREAKAGES = r"""
   other: written where it is read
     there, aside = self.folder/name, self.folder/f'{name}.part' ==> there, aside = self.folder/name, self.folder/name
   refused: another run is gone on from
-    check_same(numbers['identity'], self.identity, there) ==> pass
+    check_same(numbers['identity'], self.identity, there, numbers.get('moving', ())) ==> pass
   other: a full disk ends the run
-    except OSError as error:\n            _remove(aside) ==> except ZeroDivisionError as error:\n            _remove(aside)
+    except OSError as error:\n            if not aside ==> except ZeroDivisionError as error:\n            if not aside
   other: signals obeyed at once
     noted.append(number)\n ==> raise KeyboardInterrupt\n
   other: handlers not restored
@@ -331,7 +331,7 @@ BREAKAGES = r"""
   other: loop: the gradient not looked at
     if engine.scaler else gradient_size(parameters).float() ==> if True else gradient_size(parameters)
   other: loop: batch norms remember the bad step
-    torch._foreach_copy_(buffers, remembered) ==> pass
+    for b, its in zip(net.buffers(), remembered): b.copy_(its) ==> pass
   other: loop: dropout goes on from anywhere
     torch.manual_seed((seed * 1_000_003 + step * place()[1] + place()[0]) % 2**63) ==> pass
   other: loop: goes on from the start of the epoch
@@ -364,15 +364,15 @@ BREAKAGES = r"""
   other: amalgamate: projections not trained
     self.student, self.objective = student, objective ==> self.student, self.objective = student, (lambda *a, **k: objective(*a, **k))
   other: amalgamate: student left in train mode
-    student.eval()\n    student.provenance ==> student.provenance
+    student.eval()\n        moved ==> moved
   other: amalgamate: a teacher may change
     if moved: raise RuntimeError( ==> if False: raise RuntimeError(
   other: amalgamate: images are not part of the run
-    sha256=images_hash(images, every=False)) ==> sha256='')
+    sha256=_hash_of(images)) ==> sha256='')
   other: amalgamate: a collapse is not said
     warn_of_collapse(pupil.said, step, told) ==> pass
   refused: begun: a finished run of other settings is read
-    check_same({k: its[k] for k in run if k in its}, ==> dict({k: its[k] for k in run if k in its}) or str(
+    check_same({k: its[k] for k in identity if k in its}, ==> dict({k: its[k] for k in identity if k in its}) or str(
 04_teachers
   frozen: Teacher: train mode possible
     return super().train(False) ==> return super().train(mode)
@@ -457,7 +457,7 @@ def breakages():
         elif line.startswith("  "):
             entries.append((*line.strip().split(": ", 1), []))
         else:
-            entries = chapters[line] = []
+            entries = chapters.setdefault(line, [])
     return chapters
 
 
