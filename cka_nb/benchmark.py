@@ -459,7 +459,8 @@ def safety_table(
     "A step, and what guards, hashes and checkpoints add to an epoch at the default settings."
     s = _SMALL if small else _FULL
     steps = 10_000 // s['batch']
-    images, teachers = Unlabelled(some_images(steps * s['batch'], s['size'])), some_teachers(2, s, device)
+    images = Unlabelled(some_images(steps * s['batch'], s['size']))
+    teachers = some_teachers(2, s, device)
     space, said = LabelSpace(teachers), ask(teachers, images.batch(range(s['batch'])).to(device))
     widths = [o.features.shape[1] for o in said]
     with seeded(0):

@@ -153,7 +153,8 @@ def _predict(a, command):
     files, bad = [], 0
     for path in a.files:
         try: files += ImageFiles(path).files if path.is_dir() else [path]
-        except ValueError as error: bad += 1; print(f'cka_nb predict: {printable(str(error))}', file=sys.stderr)
+        except ValueError as error:
+            bad += 1; print(f'cka_nb predict: {printable(str(error))}', file=sys.stderr)
     for said in predict_files(student, files, a.top, a.batch_size) if files else ():
         if 'error' in said:
             bad += 1; print(f'cka_nb predict: {printable(said["error"])}', file=sys.stderr)

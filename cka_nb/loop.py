@@ -10,7 +10,7 @@ __all__ = ['HALF', 'RESERVED', 'engine_for', 'on_device', 'precision_for', 'comp
 # %% ../nbs/15_loop.ipynb #68150998
 import json, math, tempfile, time, warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from itertools import tee
 from pathlib import Path
 from signal import SIGTERM, Signals
@@ -185,11 +185,11 @@ def check_keepable(net: nn.Module) -> None:
     for k, v in net.state_dict().items():
         if isinstance(v, nn.parameter.UninitializedTensorMixin):
             raise ValueError(f'{k} has no shape yet: show the network a batch first')
-        try: json.dumps(None) if isinstance(v, Tensor) else json.dumps(v)
-        except (TypeError, ValueError): v = None
-        if v is None or isinstance(v, Tensor) and v.dtype == torch.complex128:
-            raise ValueError(f'a checkpoint cannot hold {k}: give a folder only if it can go without '
-                             'what is no tensor of real numbers and no JSON')
+        try: fits = v.dtype != torch.complex128 if isinstance(v, Tensor) else bool(json.dumps(v))
+        except (TypeError, ValueError): fits = False
+        if not fits:
+            raise ValueError(f'a checkpoint cannot hold {k}, {type(v).__name__}: make it a tensor (not of '
+                             'complex128) or JSON, or run without a folder')
 
 def check_weights(net: nn.Module, description: str, step: int) -> None:
     "`FloatingPointError` if the update of a step has made a weight that is not finite."

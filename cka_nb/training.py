@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from .asking import AnswerCache, ask, images_hash, made_with, named
-from .checkpoints import Checkpoints, check_same, noting_signals
+from .checkpoints import Checkpoints, check_same, differences, noting_signals
 from .core import evaluating, read_json, seeded, settle, versions, write_json, write_whole
 from .data import ClassSubset, Unlabelled, class_names_of, labels_of, random_affine
 from .data import view_of
@@ -108,11 +108,9 @@ def begun(
     return checkpoints, found
 
 def _note_changes(then, now) -> None:
-    then = then if isinstance(then, dict) else {}
-    try: check_same(then, now, 'the run so far')
-    except ValueError as error:
-        warnings.warn(str(error).split('). Choose')[0].replace('belongs to another run (', 'was made '
-                      'elsewhere, so the bits may differ: '))
+    differs = differences(then, now)
+    if differs:
+        warnings.warn('the run so far was made elsewhere, so the bits may differ: ' + '; '.join(differs))
 
 def _finished(path: Path, identity: dict) -> str:
     its = read_json(path)
@@ -218,11 +216,13 @@ def train_teacher(
     # a readable error now, not a half-trained model
     with seeded(seed): Teacher(model, names, name, features, transform)(images.batch([0]))
     engine = engine_for(device, mixed_precision, tracker, out)
-    run = dict(what='train_teacher', name=name, classes=names, epochs=epochs, seed=seed, batch_size=batch_size,
-               lr=lr, weight_decay=weight_decay, augment=named(augment), transform=named(transform),
-               features=named(features) if callable(features) else features, mixed_precision=engine.mixed_precision, compiled=bool(compile), images=len(images),
-               data=described(images), labels=hashlib.sha256(labels.numpy().tobytes()).hexdigest(),
-               network=structure(model), processes=place()[1])
+    run = dict(
+        what='train_teacher', name=name, classes=names, epochs=epochs, seed=seed,
+        batch_size=batch_size, lr=lr, weight_decay=weight_decay, augment=named(augment),
+        transform=named(transform), features=named(features) if callable(features) else features,
+        mixed_precision=engine.mixed_precision, compiled=bool(compile), images=len(images),
+        data=described(images), labels=hashlib.sha256(labels.numpy().tobytes()).hexdigest(),
+        network=structure(model), processes=place()[1])
     checkpoints, found = begun(out, run, engine, resume, keep, save_steps, save_minutes, images)
     if found == 'finished':
         its = lambda given: given if callable(given) and not isinstance(given, str) else None

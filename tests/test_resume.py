@@ -253,6 +253,17 @@ def test_a_damaged_newest_one_does_not_push_out_the_good_ones(tmp_path):
     assert not (out / "checkpoints").exists()
 
 
+def test_what_the_teachers_said_is_written_again_if_it_was_damaged(tmp_path):
+    whole, beliefs = go(tmp_path / "whole"), tmp_path / "run" / "checkpoints" / "beliefs"
+    assert go(tmp_path / "run", dies_in=5) is None
+    (beliefs / "tensors.safetensors").write_bytes(b"?")
+    died, lines = told(go, tmp_path / "run", dies_in=9)
+    assert died is None and any("beliefs is not used" in line for line in lines)
+    student, lines = told(go, tmp_path / "run")
+    assert not any("beliefs is not used" in line for line in lines)
+    assert cka.fingerprint(student) == cka.fingerprint(whole)
+
+
 def test_a_finished_run_is_what_it_says_it_is(tmp_path):
     go(tmp_path)
     go(tmp_path / "other", seed=1).save(tmp_path / "student")

@@ -310,7 +310,9 @@ BREAKAGES = r"""
   other: links followed
     odd = [p.name for p in entries if p.is_symlink() or not p.is_file()] ==> odd = []
   other: old ones stay
-    for old in (self.folders()[:-self.keep] if there else ()): _remove(old) ==> pass
+    for old in self.folders()[:-self.keep]: _remove(old) ==> pass
+  other: no room even for a folder
+    if there is None: return None ==> pass
   other: written where it is read
     there, aside = self.folder/name, self.folder/f'{name}.part' ==> there, aside = self.folder/name, self.folder/name
   refused: another run is gone on from
