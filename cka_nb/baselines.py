@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from .alignment import mmd_loss
-from .core import check_rows, check_temperature
+from .core import check_rows, check_temperature, widest
 from .objective import ContrastiveAmalgamation, check_features
-from .soft_targets import check_answers, concatenated, mixture, mixture_loss
+from .soft_targets import check_answers, concatenated, mixture, mixture_loss, places_on
 from .soft_targets import soft_target_loss, tempered
 from .teachers import LabelSpace, Output
 
@@ -43,8 +43,9 @@ def task_distillation(
     if student.logits.shape[1] != len(space):
         raise ValueError(f'student_logits must have {len(space)} columns, one per class, got '
                          f'{tuple(student.logits.shape)}')
+    places_tc, _ = places_on(space.columns, student.logits.device)
     losses = [soft_target_loss(student.logits[:, c], t.logits, temperature)
-              for c, t in zip(space.columns, teachers)]
+              for c, t in zip(places_tc, teachers)]
     return {'task': sum(losses) / len(losses)}
 
 # %% ../nbs/17_baselines.ipynb #fafbf519
@@ -65,22 +66,24 @@ def unified(
 ) -> Tensor:                   # (B, C) probabilities over the union
     "The answer over the union that best explains every teacher's ratios (UHC, our solver)."
     check_answers(logits, columns); tau = check_temperature(temperature)
-    p_tbc = [(l.detach().double() / tau).softmax(1) for l in logits]
-    classes = 1 + max(max(places) for places in columns)
-    said_bc = p_tbc[0].new_zeros(len(p_tbc[0]), classes)
-    knows_tc = said_bc.new_zeros(len(columns), classes)
-    for p_bc, knows_c, places in zip(p_tbc, knows_tc, columns):
-        said_bc[:, places] += p_bc
-        knows_c[places] = 1
+    wide = widest(logits[0].device)
+    p_tbc = [(l.detach().to(wide) / tau).softmax(1) for l in logits]
+    places_tc, known_c = places_on(columns, logits[0].device)
+    said_bc = p_tbc[0].new_zeros(len(p_tbc[0]), len(known_c))
+    knows_tc = said_bc.new_zeros(len(columns), len(known_c))
+    for p_bc, knows_c, places_c in zip(p_tbc, knows_tc, places_tc):
+        said_bc[:, places_c] += p_bc
+        knows_c.index_fill_(0, places_c, 1)
     w_bt = -knows_tc.sum(1).log().expand(len(said_bc), -1) # all classes alike
-    ridge_tt = 1e-9 * torch.eye(len(columns), dtype=torch.float64, device=w_bt.device)
+    ridge = 1e-9 if wide == torch.float64 else 1e-5
+    ridge_tt = ridge * torch.eye(len(columns), dtype=wide, device=w_bt.device)
     for _ in range(rounds):
         share_btc = knows_tc * w_bt.exp()[:, :, None]
         share_btc = share_btc / share_btc.sum(1, keepdim=True)
         claim_btc = said_bc[:, None] * share_btc
         claim_bt = claim_btc.sum(2)
         curvature_btt = claim_bt.diag_embed() - claim_btc @ share_btc.mT
-        step_bt = torch.linalg.solve(curvature_btt + ridge_tt, 1 - claim_bt)
+        step_bt = torch.linalg.solve_ex(curvature_btt + ridge_tt, 1 - claim_bt)[0] # no wait
         w_bt = w_bt + step_bt.clamp(-2, 2)
     q_bc = said_bc / (w_bt.exp() @ knows_tc)
     return (q_bc / q_bc.sum(1, keepdim=True)).float()

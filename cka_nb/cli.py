@@ -10,6 +10,8 @@ import argparse, json, math, os, shlex, sys, warnings
 from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 
+import torch
+
 from .benchmark import benchmark
 from .commands import AUGMENTATIONS, OBJECTIVES, check_made_from, for_images, read_images
 from .commands import read_student, read_teachers, report_of, student_from_folders, teacher_from_folder
@@ -19,7 +21,7 @@ from .demo import demo
 from .processes import place
 from .deployment import export, image_size, predict_files
 from .report import judge, table_of
-from .loop import check_folder, on_device
+from .loop import check_folder
 
 # %% ../nbs/24_cli.ipynb #6d8b68bd
 class _Parser(argparse.ArgumentParser):
@@ -141,21 +143,20 @@ def _evaluate(a, command):
     size = a.size or image_size(student)
     if size: teachers = for_images(teachers, size)
     data = read_images(a.data, size, a.damaged, labelled=True)
-    for model in (student, *teachers): model.to(on_device(a.device))
     if a.out:
         rows = report_of(_folder(a.out), student, data, f'{len(data)} images of {a.data.name}.',
-                         teachers, command=command, batch_size=a.batch_size)
-    else: rows = judge(student, teachers, data, a.batch_size)[0]
+                         teachers, command=command, batch_size=a.batch_size, device=a.device)
+    else: rows = judge(student, teachers, data, a.batch_size, a.device)[0]
     print(json.dumps(rows) if a.json else as_text(table_of(rows)))
 
 def _predict(a, command):
-    student = read_student(a.student).to(on_device(a.device))
+    student = read_student(a.student)
     files, bad = [], 0
     for path in a.files:
         try: files += ImageFiles(path).files if path.is_dir() else [path]
         except ValueError as error:
             bad += 1; print(f'cka_nb predict: {printable(str(error))}', file=sys.stderr)
-    for said in predict_files(student, files, a.top, a.batch_size) if files else ():
+    for said in predict_files(student, files, a.top, a.batch_size, a.device) if files else ():
         if 'error' in said:
             bad += 1; print(f'cka_nb predict: {printable(said["error"])}', file=sys.stderr)
         elif a.json: print(json.dumps(said))
@@ -339,7 +340,7 @@ def main(
     except BrokenPipeError: # whoever was reading has left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError, torch.OutOfMemoryError) as error:
         print(f'cka_nb {options.command}: ' + printable(' '.join(str(error).split())), file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop: # between two steps, or at once

@@ -87,7 +87,8 @@ def teacher_from_folder(
     lead = (f'{len(images)} training images. Judged by ' + (
             f'{len(judged)} images of {Path(test).name}.' if judged else
             'the training images themselves: how well it does on others is not known.'))
-    report_of(Path(out), teacher, judged or images, lead, command=command)
+    report_of(Path(out), teacher, judged or images, lead, command=command,
+              device=training.get('device'))
     return teacher
 
 def _own(images: ImageFiles, classes: list[str]) -> ClassSubset: # those of a teacher's classes
@@ -214,13 +215,13 @@ def student_from_folders(
             f'{history[-1]["seconds"]:.0f} s. ' + (
             f'Judged by {len(judged)} images of {Path(test).name}.' if judged else
             'No labelled images were given to judge it by.'))
-    rows = report_of(out, student, judged or Unlabelled(heap), lead, teachers, aim, command)
+    rows = report_of(out, student, judged or Unlabelled(heap), lead, teachers, aim, command,
+                     device=training.get('device'))
     if judged:
         student.provenance['accuracy'] = {k: rows['student'][k] for k in ('joint', 'count')} | {
             'set': Path(test).name}
         student.save(out/'student')
     return student
-
 
 # %% ../nbs/22_commands.ipynb #bf277fd9
 def report_of(
@@ -232,15 +233,16 @@ def report_of(
     objective=None,          # with the projection into the common space
     command: str|None=None,  # for run.json
     batch_size: int=256,     # images asked about at once
+    device: str|None=None,   # where to compute; None: a GPU if there is one
 ) -> dict:                   # rows of result.json
     "result.json and report.html of a run in `out`, whose history and run.json are read."
     import matplotlib, matplotlib.pyplot as plt
     labelled = getattr(dataset, 'labels', None) is not None
-    if labelled: rows, said = judge(model, list(teachers), dataset, batch_size)
+    if labelled: rows, said = judge(model, list(teachers), dataset, batch_size, device)
     else:
         dataset = _some(dataset)
         # the sample's labels are all 0, and not used
-        said = answers_of(model, dataset, batch_size)._replace(labels=None)
+        said = answers_of(model, dataset, batch_size, device)._replace(labels=None)
         counts = torch.bincount(said.probabilities.argmax(1), minlength=len(said.classes))
         rows = {'student': {'predicted': dict(zip(said.classes, counts.tolist())),
                             'count': len(dataset)}}

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, SequentialSampler
 
-from .core import checking_values, progress, trusted
+from .core import checking_values, one_device, progress, to_device, trusted
 
 # %% ../nbs/02_data.ipynb #f8162a36
 def as_image(image) -> Tensor: # (C, H, W), uint8 or float
@@ -139,6 +139,7 @@ class Unlabelled(Dataset):
                 raise TypeError('images must be a Dataset, a DataLoader or a tensor, got '
                                 f'{type(images).__name__}')
             images, self.workers, self.once = [image_of(item) for item in images], 0, True
+        if isinstance(images, Tensor): self.workers = 0 # there is nothing to decode
         self.items, self.checked = images, False
         if len(images) == 0:
             raise ValueError('images is empty: amalgamation needs at least one image')
@@ -158,31 +159,38 @@ class Unlabelled(Dataset):
         return epoch_order(len(self), seed, epoch)
 
     def resident(self, device: torch.device) -> 'Unlabelled':
-        "The same images on an accelerator, if they are one tensor that half its free memory holds."
+        "The same images on a CUDA device, if they are one tensor that half its free memory holds."
         if device.type != 'cuda' or not isinstance(self.items, Tensor): return self
         if self.items.nbytes > torch.cuda.mem_get_info(device)[0] / 2: return self
         there = copy.copy(self)
-        for i in range(0, len(self), 4096): # values are checked once, not at every step
-            self.batch(list(range(i, min(i + 4096, len(self)))))
-        there.items, there.checked = self.items.to(device), True
+        if self.items.is_floating_point(): # values are checked once, not at every step
+            for i in range(0, len(self), 4096): self.read(range(i, min(i + 4096, len(self))))
+        there.items, there.checked = to_device(self.items, device), True
         return there
 
-    def batch(self, index: list[int]|Tensor) -> Tensor: # (B, C, H, W), float in [0, 1]
-        "The images at these indices; names the first whose shape or values cannot be used."
-        with trusted():  # values are checked below, where the index is known
-            if isinstance(self.items, Tensor):
-                if self.checked: return as_float(self.items[index.to(self.items.device)])
-                index = torch.as_tensor(index)
-                return finite_images(as_float(self.items[index]), index.tolist())
-            index = index.tolist() if isinstance(index, Tensor) else index
-            if hasattr(self.items, 'images_at'): images = self.items.images_at(index)
-            else: images = [self[i] for i in index]
-            images = [as_float(x[None]) for x in images]
+    def read(self, index: list[int]|Tensor) -> Tensor: # (B, C, H, W), uint8, or finite floats
+        "The images at these indices as they are kept; names the first that cannot be used."
+        if isinstance(self.items, Tensor):
+            at = torch.as_tensor(index, device=self.items.device)
+            images = self.items[at]
+            fine = self.checked or not images.is_floating_point()
+            return images if fine else finite_images(images, at.tolist())
+        index = index.tolist() if isinstance(index, Tensor) else list(index)
+        if hasattr(self.items, 'images_at'): images = self.items.images_at(index)
+        else: images = [self[i] for i in index]
         for i, x in zip(index, images):
             if x.shape != images[0].shape:
-                raise ValueError(f'image {i} has shape {tuple(x.shape[1:])}, image {index[0]} has '
-                                 f'{tuple(images[0].shape[1:])}: resize them to one size')
-        return finite_images(torch.cat(images), index)
+                raise ValueError(f'image {i} has shape {tuple(x.shape)}, image {index[0]} has '
+                                 f'{tuple(images[0].shape)}: resize them to one size')
+        if len({x.dtype for x in images}) > 1: # bytes and floats: each is scaled
+            with trusted(): images = [as_float(x[None])[0] for x in images]
+        images = torch.stack(images)
+        return finite_images(images, index) if images.is_floating_point() else images
+
+    def batch(self, index: list[int]|Tensor) -> Tensor: # (B, C, H, W), float in [0, 1]
+        "The images at these indices, scaled; names the first whose shape or values cannot be used."
+        images = self.read(index)
+        with trusted(): return as_float(images) # the values were checked where the index is known
 
 # %% ../nbs/02_data.ipynb #87c6a4b5
 def _whole(label) -> int:
@@ -295,7 +303,7 @@ def view_of(
 ) -> Tensor:             # (B, C, H, W)
     "View `number` of each image: a pure function of seed, number and image."
     if augment is None: return images_bchw
-    return augment(images_bchw, lambda k: uniform(index, seed, number, k))
+    with one_device('augment'): return augment(images_bchw, lambda k: uniform(index, seed, number, k))
 
 # %% ../nbs/02_data.ipynb #bb534675
 class ImageFiles(Dataset):
@@ -395,20 +403,26 @@ def _fitted(image, size: tuple[int, int, int]) -> Tensor: # of a plain PIL image
 # %% ../nbs/02_data.ipynb #0e5b8c05
 def batches(
     images: Unlabelled,
-    index: Iterable[Tensor], # of (B,) int64, one for each batch; taken as it is needed
+    index: Iterable[Tensor], # of (B,) int64 on the CPU, for each batch; taken as it is needed
     device: torch.device,
     ahead: int=2,            # batches to be read before they are asked for
-) -> Iterator[Tensor]:       # of (B, C, H, W), float in [0, 1], on the device
-    "The images of one batch after the other; what has to be decoded is read ahead of time."
-    pin = device.type == 'cuda'
-    if images.workers:
-        read = DataLoader(_Batches(images), sampler=index, batch_size=None, pin_memory=pin,
-                          num_workers=images.workers, worker_init_fn=_deaf)
-    elif hasattr(images.items, 'images_at'):
-        ready = lambda i: images.batch(i).pin_memory() if pin else images.batch(i)
-        read = _ahead(ready, index, ahead)
-    else: read = map(images.batch, index)
-    for x in read: yield x.to(device, non_blocking=pin)
+) -> Iterator[tuple[Tensor, Tensor]]: # (B, C, H, W), float in [0, 1], and (B,), on the device
+    "The images of one batch after the other, and their index; what is not there is read ahead."
+    one_tensor = isinstance(images.items, Tensor)
+    pin = (lambda x: x.pin_memory()) if device.type == 'cuda' else (lambda x: x)
+    def ready(index_b): return pin(images.read(index_b)), pin(index_b)
+    if one_tensor and images.items.device.type == device.type:
+        there = (to_device(index_b, device) for index_b in index)
+        read = ((images.read(index_b), index_b) for index_b in there)
+    elif images.workers:
+        read = DataLoader(_Batches(images), sampler=index, batch_size=None,
+                          pin_memory=device.type == 'cuda', num_workers=images.workers,
+                          worker_init_fn=_deaf)
+    elif one_tensor or hasattr(images.items, 'images_at'): read = _ahead(ready, index, ahead)
+    else: read = map(ready, index)
+    for x, index_b in read: # bytes travel; they are scaled where they arrive
+        with trusted(): x = as_float(to_device(x, device))
+        yield x, to_device(index_b, device)
 
 def _deaf(worker): # a signal to all of a program's processes is the main one's to obey
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -423,7 +437,7 @@ def _ahead(function, items, ahead: int):
 
 class _Batches(Dataset): # for DataLoader, which asks for one item at a time
     def __init__(self, images): self.images = images
-    def __getitem__(self, index_b): return self.images.batch(index_b)
+    def __getitem__(self, index_b): return self.images.read(index_b), index_b
 
 # %% ../nbs/02_data.ipynb #f9bafaf7
 def digits(

@@ -40,7 +40,7 @@ def demo(
         setting, per_seed, list(range(seeds)), epochs=epochs,
         data='scikit-learn digits: 800 training images, 797 test images, 8x8',
         task='teachers of 0-4 and 5-9; students of 0-9 from unlabelled images',
-        device=str(run['student'].head.weight.device),
+        device=run['student'].provenance['device'],
         command=f'cka_nb demo --seeds {seeds} --epochs {epochs}',
         minutes=(time.perf_counter() - start) / 60)
     write_json(out/'result.json', result)

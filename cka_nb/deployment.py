@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from .core import device_for, placed
 from .data import ImageFiles, as_float
 from .student import Student
 from .teachers import probe_images
@@ -115,6 +116,7 @@ def predict_files(
     files: list,        # of paths
     top: int=1,         # classes named for each, most probable first
     batch_size: int=32,
+    device: str|None=None, # where to compute; None: a GPU if there is one
 ) -> Iterator[dict]:    # file, class, probability, top [[class, probability]]; or file, error
     "What the student says of each image file, in the order given; decoded in parallel."
     images, known = ImageFiles(list(files), image_size(student)), image_size(student) is not None
@@ -122,15 +124,16 @@ def predict_files(
     def read(i):
         try: return images[i]
         except ValueError as error: return error
-    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+    where = device_for(device)
+    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool, placed(where, student):
         for start in range(0, len(images), step):
             index = range(start, min(start + step, len(images)))
-            for i, said in zip(index, _said(student, list(pool.map(read, index)), top)):
+            for i, said in zip(index, _said(student, list(pool.map(read, index)), top, where)):
                 yield {'file': str(images.files[i])} | said
 
-def _said(student, read: list, top: int) -> list[dict]: # of images and of errors
+def _said(student, read: list, top: int, device) -> list[dict]: # of images and of errors
     pictures = [as_float(x[None]) for x in read if not isinstance(x, ValueError)]
-    rows = iter(student.predict(torch.cat(pictures))[1].cpu() if pictures else ())
+    rows = iter(student.predict(torch.cat(pictures), device)[1].cpu() if pictures else ())
     answers = []
     for x in read:
         if isinstance(x, ValueError): answers.append({'error': str(x)}); continue

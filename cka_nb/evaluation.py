@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from .core import evaluating, progress, unit_rows
+from .core import device_for, enough_memory, evaluating, placed, progress, to_device
+from .core import unit_rows
 from .data import TensorImages, as_float, class_names_of, image_of, label_of
 from .soft_targets import concatenated
 from .student import Student
@@ -32,8 +33,9 @@ def answers_of(
     model,               # a Student, a Teacher, or a list of Teachers (judged concatenated)
     dataset,             # labelled, named by its `.classes`; without names: in union order
     batch_size: int=256,
-) -> Answers:
-    "Ask the model about every image of the set, in eval mode, which is undone afterwards."
+    device: str|None=None, # where to compute; None: a GPU if there is one
+) -> Answers:              # on the CPU
+    "Ask the model about every image of the set; mode and device are as before afterwards."
     ask, classes, tasks, modules = _asker(model)
     if isinstance(dataset, DataLoader): dataset = dataset.dataset
     names = class_names_of(dataset)
@@ -41,25 +43,24 @@ def answers_of(
         raise ValueError(f'the data set has the classes {", ".join(names[:6])}, the model knows '
                          f'{", ".join(classes[:6])}: no name in common')
     place = None if names is None else [classes.index(n) if n in classes else -1 for n in names]
-    device = next((p.device for m in modules for p in m.parameters()), torch.device('cpu'))
     if not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f'batch_size must be a whole number of at least 1, got {batch_size!r}')
     if not hasattr(dataset, '__len__') or not hasattr(dataset, '__getitem__'):
         raise TypeError(
             f'evaluate needs a labelled data set with a length, got {type(dataset).__name__}')
     if not len(dataset): raise ValueError('the data set is empty')
-    rows = []
-    with evaluating(*modules):
+    rows, where = [], device_for(device)
+    with (evaluating(*modules), placed(where, *modules),
+          enough_memory('evaluating', 'Lower batch_size')):
         for start in progress(range(0, len(dataset), batch_size), 'evaluating'):
             x, labels = _batch(dataset, range(start, min(start + batch_size, len(dataset))))
             wrong = [y for y in labels if not 0 <= y < len(place or classes)]
             if wrong:
                 raise ValueError(
                     f'label {wrong[0]} is no index of the {len(place or classes)} classes')
-            rows.append((*ask(x.to(device)),
-                         torch.tensor([y if place is None else place[y] for y in labels])))
-    p, f, y = (torch.cat([r[i].cpu() for r in rows]) for i in range(3))
-    return Answers(p, f, y, classes, tasks)
+            said = [part.cpu() for part in ask(to_device(x, where))] # nothing piles up on a GPU
+            rows.append((*said, torch.tensor([y if place is None else place[y] for y in labels])))
+    return Answers(*(torch.cat(parts) for parts in zip(*rows)), classes, tasks)
 
 def _asker(model):
     if isinstance(model, (Student, Teacher)):
@@ -78,7 +79,7 @@ def _asker(model):
 
 def _batch(dataset, index: range) -> tuple[Tensor, list[int]]:
     if isinstance(dataset, TensorImages) and dataset.labels is not None:
-        return (as_float(dataset.images[index.start:index.stop]),
+        return (dataset.images[index.start:index.stop],
                 dataset.labels[index.start:index.stop].long().tolist())
     if hasattr(dataset, 'images_at') and dataset.labels is not None: # read together
         items, images = None, dataset.images_at(index)
@@ -98,11 +99,12 @@ def evaluate(
     model,               # a Student, a Teacher, or a list of Teachers (judged concatenated)
     dataset,             # labelled, named by its `.classes`; without names: in union order
     batch_size: int=256,
+    device: str|None=None, # where to compute; None: a GPU if there is one
     # joint, per_teacher {name: {task_known, task_free}}, owner, ece, cohesion, separation:
     # fractions or None; count
 ) -> dict:
     "Judge a model on a labelled set; an image of a class the model does not know counts as wrong."
-    return scores(answers_of(model, dataset, batch_size))
+    return scores(answers_of(model, dataset, batch_size, device))
 
 def scores(said: Answers) -> dict:
     "The numbers of `evaluate` from a model's answers."

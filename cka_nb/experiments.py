@@ -205,12 +205,13 @@ def probe(
     student: Student,
     train: TensorImages,  # with the labels that fit the probe
     judged: TensorImages,
+    device: str|None=None, # None: a GPU if there is one
 ) -> float:               # joint accuracy
     "Logistic regression on the student's frozen features of the images as they are."
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
-    asked = [answers_of(student, data) for data in (train, judged)]
+    asked = [answers_of(student, data, device=device) for data in (train, judged)]
     fitted = make_pipeline(StandardScaler(), LogisticRegression(C=.1, max_iter=200))
     fitted.fit(asked[0].features.numpy(), asked[0].labels.numpy())
     return fitted.score(asked[1].features.numpy(), asked[1].labels.numpy())
@@ -219,13 +220,14 @@ def agreement(
     student: Student,
     teacher: Teacher,
     judged: TensorImages, # images of the teacher's classes are used, labels only to find them
+    device: str|None=None, # None: a GPU if there is one
 ) -> float:               # share of them
     "How often the student, asked for one of the teacher's classes, says what the teacher says."
     its = ClassSubset(judged, teacher.classes)
     its = TensorImages(judged.images[its.index], its.labels, its.classes)
     columns = [student.classes.index(c) for c in teacher.classes]
-    said = answers_of(student, its).probabilities[:, columns].argmax(1)
-    same = said == answers_of(teacher, its).probabilities.argmax(1)
+    said = answers_of(student, its, device=device).probabilities[:, columns].argmax(1)
+    same = said == answers_of(teacher, its, device=device).probabilities.argmax(1)
     return same.sum(dtype=torch.int64).item() / len(same)
 
 # %% ../nbs/18_experiments.ipynb #879a7a37
@@ -253,7 +255,7 @@ def run_seed(
     rows = _rows_so_far(path, what, {name: settings_of(o) for name, o in made.items()})
     if rows.keys() >= {'concatenated', *made, *(['labels'] if twin else [])}: return rows
     def judge_row(name, model, data, start, **more):
-        said = answers_of(model, data)
+        said = answers_of(model, data, device=device)
         right = said.probabilities.argmax(1) == said.labels
         right = ''.join('01'[int(r)] for r in right)
         if name in rows and rows[name]['right'] != right: # teachers are made again on resuming

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .core import to_device
 from .data import as_float
 
 # %% ../nbs/03_models.ipynb #33290ddd
@@ -163,7 +164,8 @@ def with_channels(
     if have == channels: return images_bchw
     if have == 1: return images_bchw.expand(-1, channels, -1, -1)
     if have == 3 and channels == 1:
-        luma = torch.tensor([.299, .587, .114], dtype=images_bchw.dtype, device=images_bchw.device)
+        luma = to_device(torch.tensor([.299, .587, .114], dtype=images_bchw.dtype),
+                         images_bchw.device)
         return (images_bchw * luma.view(3, 1, 1)).sum(1, keepdim=True)
     raise ValueError(f'images have {have} channels, the network wants {channels}')
 

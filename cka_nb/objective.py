@@ -14,7 +14,8 @@ from .alignment import divergence
 from .contrast import in_blocks, inter_terms, neighbours, positives
 from .core import check_labels, check_rows, check_temperature, check_weight, checking_values
 from .core import full_precision, unit_rows, weighted_mean
-from .soft_targets import check_answers, mixture, mixture_loss, soft_target_loss, tempered
+from .soft_targets import check_answers, mixture, mixture_loss, places_on
+from .soft_targets import soft_target_loss, tempered
 from .teachers import LabelSpace, Output
 
 # %% ../nbs/10_objective.ipynb #804256b3
@@ -163,9 +164,10 @@ class ContrastiveAmalgamation(nn.Module):
                      if posterior is None else tempered(posterior, self.temperature))
         parts = {'joint': mixture_loss(student.logits, target_bc, self.temperature)}
         if self.task:
+            places_tc, _ = places_on(space.columns, student.logits.device)
             parts['task'] = self.task * over_teachers(
                 [soft_target_loss(student.logits[:, c], l, self.temperature, w)
-                 for c, l, w in zip(space.columns, logits, shares_bt.T)], shares_bt)
+                 for c, l, w in zip(places_tc, logits, shares_bt.T)], shares_bt)
         if not self.embeds: return parts
         labels_b = pseudo_labels(logits, ownership, space, posterior)
         return parts | self._common_space(student, teachers, ownership, labels_b)

@@ -84,7 +84,7 @@ def embedded(
     images: Tensor, # (N, C, H, W)
 ) -> Tensor:        # (N, W) unit rows
     "Images in the common space, as the student sees them; its features if there is no such space."
-    with evaluating(student): z = student(images.to(student.head.weight.device)).features
+    with evaluating(student): z = student(images).features
     project = getattr(objective, 'student_projection', None)
     return unit_rows((z if project is None else project.to(z.device)(z)).float()).cpu()
 
@@ -140,6 +140,7 @@ def judge(
     teachers: list,     # the Teachers it was made from, or none
     dataset,            # labelled
     batch_size: int=256,
+    device: str|None=None, # where to compute; None: a GPU if there is one
 ) -> tuple[dict, Answers]: # {row: scores and parameters}; the student's answers
     "`evaluate` of each teacher on its own classes, of their concatenation, and of the student."
     weights = lambda *models: sum(p.numel() for m in models for p in m.parameters())
@@ -147,14 +148,14 @@ def judge(
     if present is None: raise ValueError('the data set must name its classes: give it .classes')
     rows = {}
     for name, t in zip(check_teachers(teachers) if teachers else [], teachers):
-        its = (scores(answers_of(t, dataset, batch_size))['per_teacher'].values()
+        its = (scores(answers_of(t, dataset, batch_size, device))['per_teacher'].values()
                if set(t.classes) & set(present) else [{'task_known': None, 'task_free': None}])
         rows[f'teacher:{name}'] = {'per_teacher': {name: next(iter(its))},
                                    'parameters': weights(t)}
     if len(teachers) > 1:
-        rows['concatenated'] = scores(answers_of(teachers, dataset, batch_size)) | {
+        rows['concatenated'] = scores(answers_of(teachers, dataset, batch_size, device)) | {
             'parameters': weights(*teachers)}
-    said = answers_of(student, dataset, batch_size)
+    said = answers_of(student, dataset, batch_size, device)
     rows[type(student).__name__.lower()] = scores(said) | {'parameters': weights(student)}
     if 'teacher' in rows: rows['teacher']['owner'] = None # it owns everything
     return rows, said

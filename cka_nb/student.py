@@ -13,13 +13,18 @@ import torch
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
-from .core import evaluating, printable, seeded, write_whole
+from .core import device_for, enough_memory, evaluating, placed, printable, seeded
+from .core import to_device, write_whole
+from .data import check_images
 from .models import Preprocess, build_backbone, with_channels
 from .teachers import LabelSpace, Output, class_names, find_head, load_state, logits_of
 from .teachers import pooled, probe_images, read_config, reading, rebuilt, save_state
 from .teachers import usual_sizes
 
 # %% ../nbs/05_student.ipynb #1c7ca2df
+def _device_of(model: nn.Module) -> torch.device:
+    return next((p.device for p in model.parameters()), torch.device('cpu'))
+
 def behead(
     model: nn.Module,                          # a classifier, in eval mode; changed in place
     input_size: tuple[int, int, int]|None=None, # (C, H, W); None: the usual sizes are tried
@@ -27,7 +32,7 @@ def behead(
     "Replace the classifier head by nothing; the model then returns its features."
     for size in [input_size] if input_size else usual_sizes(model):
         try:
-            with torch.no_grad(): name = find_head(model, probe_images(1, size))
+            with torch.no_grad(): name = find_head(model, to_device(probe_images(1, size), _device_of(model)))
         except (RuntimeError, AssertionError, IndexError): continue    # this size does not fit
         if name is None: break
         head = model.get_submodule(name)
@@ -140,13 +145,14 @@ class Student(nn.Module, PyTorchModelHubMixin, library_name='cka_nb',
         with evaluating(net):
             width_d = _output_width(net, size) if features == 'output' else behead(net, size)
         self.backbone = net
-        self.head = nn.Linear(width_d, len(self.classes))
+        self.head = nn.Linear(width_d, len(self.classes)).to(_device_of(net))
 
     def forward(self,
-        images: Tensor,  # (B, C, H, W), float in [0, 1] or uint8
-    ) -> Output:         # .logits (B, classes), .features (B, D)
+        images: Tensor,  # (B, C, H, W), float in [0, 1] or uint8, on any device
+    ) -> Output:         # .logits (B, classes), .features (B, D), on the student's device
         "Logits over all classes, and the features they are read from."
-        x = self.preprocess(images)
+        check_images(images)
+        x = self.preprocess(to_device(images, self.head.weight.device))
         if self.wanted_channels: x = with_channels(x, self.wanted_channels)
         x = x.to(self.head.weight.dtype)
         try: features = pooled(logits_of(self.backbone(x)))
@@ -161,11 +167,14 @@ class Student(nn.Module, PyTorchModelHubMixin, library_name='cka_nb',
 
     @torch.no_grad()
     def predict(self,
-        images: Tensor,                # (B, C, H, W)
+        images: Tensor,                # (B, C, H, W), on any device
+        device: str|None=None,         # where to compute; None: a GPU if there is one
     ) -> tuple[list[str], Tensor]:     # B class names, probabilities (B, classes)
         "The most probable class of each image, and all probabilities; in eval mode."
-        with evaluating(self):
-            probabilities = self(images.to(self.head.weight.device)).logits.float().softmax(1)
+        home = self.head.weight.device # the answer is there, and so is the student afterwards
+        with (evaluating(self), placed(device_for(device), self),
+              enough_memory('predicting', 'Hand in fewer images at a time')):
+            probabilities = self(images).logits.float().softmax(1).to(home)
         return [self.classes[i] for i in probabilities.argmax(1).tolist()], probabilities
 
     def extra_repr(self) -> str:
@@ -230,7 +239,7 @@ class Student(nn.Module, PyTorchModelHubMixin, library_name='cka_nb',
 @torch.no_grad()
 def _output_width(net: nn.Module, size: tuple[int, int, int]|None) -> int:
     for s in [size] if size else usual_sizes(net):
-        try: return pooled(logits_of(net(probe_images(1, s)))).shape[1]
+        try: return pooled(logits_of(net(to_device(probe_images(1, s), _device_of(net))))).shape[1]
         except RuntimeError: pass
     raise ValueError(
         f'the backbone {type(net).__name__} cannot read images of size {tuple(size)}' if size

@@ -19,8 +19,8 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from .core import read_json, seeded, write_json, write_whole
-from .data import as_float
+from .core import one_device, read_json, seeded, to_device, write_json, write_whole
+from .data import as_float, check_images
 from .models import Preprocess, build_backbone
 
 # %% ../nbs/04_teachers.ipynb #e5382cbd
@@ -75,8 +75,12 @@ def find_head(
     finally:
         for hook in hooks: hook.remove()
     same = [n for n, out in seen if out.numel() == logits.numel()
-            and torch.equal(out.reshape(logits.shape), logits)]
+            and _same(out.reshape(logits.shape), logits)]
     return same[-1] if same else None
+
+def _same(a: Tensor, b: Tensor) -> bool: # computed twice: a GPU may round the last bits otherwise
+    if a.device.type == 'cpu' or a.dtype != b.dtype: return torch.equal(a, b)
+    return bool((a - b).abs().max() <= 64 * torch.finfo(a.dtype).eps * b.abs().max())
 
 # %% ../nbs/04_teachers.ipynb #e0588496
 def probe_images(count: int, size: tuple[int, int, int]) -> Tensor: # (count, C, H, W) in [0, 1]
@@ -116,9 +120,9 @@ class Teacher(nn.Module):
         self.features, self.input_size = features, None
         self.precision = None # or a half-precision dtype, under whose autocast the model computes
         # where features are read: (submodule, 'input' or 'output')
-        self._place, self._kept = None, None
+        self._place, self._kept, self._norms = None, None, None
         self.train(False)
-        if input_size is not None: self(probe_images(2, _size(input_size)).to(self._device()))
+        if input_size is not None: self(probe_images(2, _size(input_size)))
 
     def _name(self, outputs) -> None: # a name or None for each logit
         if isinstance(outputs, Mapping) and list(outputs) == list(range(len(outputs))):
@@ -151,11 +155,12 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def forward(self,
-        images: Tensor,  # (B, C, H, W), float in [0, 1] or uint8
-    ) -> Output:         # logits (B, C_t), features (B, D_t), without gradient
+        images: Tensor,  # (B, C, H, W), float in [0, 1] or uint8, on any device
+    ) -> Output:         # logits (B, C_t), features (B, D_t), on the model's device, no gradient
         "What the frozen model says of a batch."
         self.train(False)
-        x = as_float(images)
+        check_images(images)
+        x = as_float(to_device(images, self._device()))
         half = self.precision is not None
         with torch.autocast(x.device.type, self.precision, enabled=half): # whatever the caller has
             try: logits, features = self._answer(self._wanted(x))
@@ -178,16 +183,17 @@ class Teacher(nn.Module):
         return Output(logits, features)
 
     def traced(self,
-        images: Tensor,  # (B, C, H, W), float in [0, 1] or uint8
+        images: Tensor,  # (B, C, H, W), float in [0, 1] or uint8, on any device
     ) -> tuple[Output, Tensor]: # the answer, and traces (B, M); M is 0 without batch norms
         "The answer, and what the images leave in batch norms: mean 0 over the training images."
         if self._place is None: self(images[:1]) # the search for the head must not be watched
+        if self._norms is None: # a frozen fact, and asking a GPU for it means waiting
+            self._norms = [m for m in self.model.modules() if remembers(m)]
         seen = {}
         def watch(norm, args, kwargs):
             x = args[0] if args else kwargs['input']
             seen.setdefault(norm, []).append(trace(norm, x.detach()))
-        hooks = [m.register_forward_pre_hook(watch, with_kwargs=True)
-                 for m in self.model.modules() if remembers(m)]
+        hooks = [m.register_forward_pre_hook(watch, with_kwargs=True) for m in self._norms]
         try: answer = self(images)
         finally:
             for hook in hooks: hook.remove()
@@ -198,7 +204,8 @@ class Teacher(nn.Module):
 
     def _wanted(self, x: Tensor) -> Tensor:
         if self.transform is None: return x
-        try: return self.transform(x)
+        try:
+            with one_device(f'transform of teacher {self.name!r}'): return self.transform(x)
         except (TypeError, KeyError) as error:
             raise ValueError(f'transform of teacher {self.name!r} fails on images of shape '
                              f'{tuple(x.shape)} ({_first_line(error)})') from error
@@ -207,7 +214,8 @@ class Teacher(nn.Module):
         dtype = next((p.dtype for p in self.model.parameters() if p.is_floating_point()), None)
         if dtype is not None and isinstance(x, Tensor) and x.is_floating_point(): x = x.to(dtype)
         if callable(self.features):
-            answer = self.features(self.model, x)
+            with one_device(f'features=... of teacher {self.name!r}'):
+                answer = self.features(self.model, x)
             if not isinstance(answer, (tuple, list)) or len(answer) != 2:
                 raise TypeError(f'features=... of teacher {self.name!r} must return (logits, '
                                 f'features), got {type(answer).__name__}')
@@ -238,7 +246,7 @@ class Teacher(nn.Module):
         hook = modules[name].register_forward_pre_hook(self._keep_input)
         logits, again = logits_of(self.model(x)), modules[name](self._kept)
         self._kept = None
-        if not torch.equal(again.reshape(logits.shape), logits):
+        if not _same(again.reshape(logits.shape), logits):
             hook.remove(); self._place = None
             raise ValueError(f'the head {name!r} of teacher {self.name!r} does not give the logits '
                              'again from what it read (it is called twice, or its input is changed '

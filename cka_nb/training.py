@@ -11,22 +11,24 @@ from collections.abc import Callable
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from .asking import AnswerCache, ask, images_hash, made_with, named
+from .asking import LARGEST, AnswerCache, ask, images_hash, made_with, named
 from .checkpoints import Checkpoints, check_same, differences, noting_signals
-from .core import evaluating, read_json, seeded, settle, versions, write_json, write_whole
+from .core import evaluating, one_device, placed, read_json, seeded, settle, to_device
+from .core import versions, write_json, write_whole
 from .data import ClassSubset, Unlabelled, class_names_of, labels_of, random_affine
 from .data import view_of
 from .evaluation import evaluate
-from .loop import HALF, RESERVED, bad_rows, check_folder, compiled, engine_for, fit, placed
+from .loop import HALF, RESERVED, bad_rows, check_folder, compiled, engine_for, fit
 from .objective import ContrastiveAmalgamation
 from .ownership import MomentOwnership
-from .processes import gathered, place
+from .processes import gathered, place, share
 from .student import Student
 from .teachers import LabelSpace, Output, Teacher, check_teachers, class_names, fingerprint
 from .teachers import load_state, logits_of
@@ -149,12 +151,12 @@ def _agree(engine, found) -> None: # all processes, or none, go on from the same
 def _part(tensors: dict, prefix: str) -> dict:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
-def _keep_beliefs(checkpoints, owned_nt, posterior_nc, ownership) -> None:
+def _keep_beliefs(checkpoints, beliefs: NamedTuple, ownership) -> None:
     state = getattr(ownership, 'state', None)
     state = {f'state.{k}': v for k, v in state.items() if isinstance(v, Tensor)} \
         if isinstance(state, dict) else {}
-    more = {} if posterior_nc is None else {'posterior': posterior_nc}
-    checkpoints.put('beliefs', {'ownership': owned_nt, **more, **state}, {})
+    its = {k: v for k, v in beliefs._asdict().items() if v is not None}
+    checkpoints.put('beliefs', its | state, {})
 
 def _loaded(out: Path, student: Student) -> list[dict]: # a finished run, as it left them
     student.provenance = read_json(out/'run.json')
@@ -232,23 +234,27 @@ def train_teacher(
                 raise ValueError('its teacher is another one than run.json says')
         return teacher
     with seeded(seed), noting_signals():
-        net = placed(copy.deepcopy(model), engine.device).train()
-        if isinstance(transform, nn.Module): transform = copy.deepcopy(transform).to(engine.device)
+        net = copy.deepcopy(model).train()
+        if isinstance(transform, nn.Module): transform = copy.deepcopy(transform)
+        labels = to_device(labels, engine.device)
+        def wanted(x):
+            if transform is None: return x
+            with one_device('transform'): return transform(x)
         def loss_parts(prepared, x, index_b, whole_b, step, epoch):
             if compile: torch.compiler.cudagraph_mark_step_begin()
-            x = view_of(x, index_b.to(x.device), seed, step, augment)
-            logits = prepared(x if transform is None else transform(x))
-            target_b = labels[index_b].to(x.device)
-            return {'cross_entropy': nn.functional.cross_entropy(logits.float(), target_b)}, {}
-        with compiled([net], compile):
+            logits = prepared(wanted(view_of(x, index_b, seed, step, augment)))
+            return {'cross_entropy': nn.functional.cross_entropy(logits.float(), labels[index_b])}, {}
+        def blame(index_b, step, epoch):
+            with _eager(compile):
+                return _of_network(net, wanted, images, index_b, seed, step, augment, engine.device)
+        visitors = [net, *([transform] if isinstance(transform, nn.Module) else [])]
+        with placed(engine.device, *visitors), compiled([net], compile):
             history = fit(engine, _Classifier(net), loss_parts, images.resident(engine.device),
                           seed, epochs, batch_size, lr, weight_decay,
                           f'teacher {name or ""}'.strip(), checkpoints=checkpoints, found=found,
-                          blame=lambda index_b, step, epoch: _of_network(
-                              net, lambda x: x if transform is None else transform(x),
-                              images, index_b, seed, step, augment, engine.device))
+                          blame=blame)
         teacher = Teacher(net, names, name, features, transform)
-        with seeded(seed): teacher(images.batch([0]).to(engine.device)) # notes the size of its images
+        with seeded(seed): teacher(images.batch([0])) # notes the size of its images
         if out is not None and engine.is_main_process:
             teacher.save(Path(out))
             write_json(Path(out)/'history.json', history)
@@ -277,30 +283,68 @@ def _check_settings(epochs, batch_size, lr, seed, save_steps, save_minutes, keep
                                                           and save_minutes >= 0):
         raise ValueError(f'save_minutes must be a finite number of at least 0, got {save_minutes!r}')
 
+def _eager(compile): # what runs once is not worth compiling
+    return torch.compiler.set_stance('force_eager') if compile else nullcontext()
+
 def _of_network(net, before, images, index_b, seed, step, augment, device) -> list[str]:
     "For which images a network's answers are not finite, asked again about this step's views."
     with torch.no_grad(), evaluating(net):
-        x = view_of(images.batch(index_b).to(device), index_b.to(device), seed, step, augment)
+        x = view_of(to_device(images.batch(index_b), device), to_device(index_b, device), seed, step,
+                    augment)
         return bad_rows('the answer of the network', index_b, logits_of(net(before(x))))
 
 # %% ../nbs/16_training.ipynb #704d5372
-# ownership (N, T), belief over the classes (N, C) if the estimator has one, else None
-def _beliefs(ownership, logits, features, traces, space) -> tuple[Tensor, Tensor|None]:
+class _Beliefs(NamedTuple): # about all images, on the CPU; a batch's rows go to the device together
+    ownership: Tensor      # (N, T)
+    posterior: Tensor|None # (N, C) over the union; None: the estimator has none
+
+    def of(self, index_b: Tensor, device: torch.device) -> tuple[Tensor, Tensor|None]:
+        if self.posterior is None: return to_device(self.ownership[index_b], device), None
+        rows = torch.cat([self.ownership[index_b], self.posterior[index_b].float()], 1)
+        parts = to_device(rows, device).split([self.ownership.shape[1], self.posterior.shape[1]], 1)
+        return parts[0], parts[1]
+
+def _believe(ownership, answers: AnswerCache, space, use_traces: bool) -> _Beliefs:
+    "Fit the estimator to the sample's answers, then ask it about every image."
     sizes = [len(c) for c in space.columns]
     if [len(c) for c in getattr(ownership, 'columns', space.columns)] != sizes:
         raise ValueError('the ownership estimator was made for other label sets')
-    answers = (logits, features, *([traces] if getattr(ownership, 'takes_traces', False) else []))
-    ownership.fit(*answers)
+    def handed(logits, features, traces):
+        if not getattr(ownership, 'takes_traces', False): return logits, features
+        return logits, features, traces if use_traces else None
+    sample = handed(*answers.all_means())
+    ownership.fit(*sample)
+    count = len(answers.images)
+    if count == len(answers.sample): beliefs = _beliefs_of(ownership, sample, space)
+    else: # part by part; what no single image needs exactly is kept in half precision
+        beliefs, own = None, torch.zeros(count, len(sizes))
+        posterior = torch.zeros(count, len(space), dtype=torch.float16) \
+            if hasattr(ownership, 'posterior') else None
+        for index_b, *parts in answers.each():
+            said = _beliefs_of(ownership, handed(*parts), space)
+            own[index_b] = said.ownership
+            if posterior is not None: posterior[index_b] = said.posterior.half()
+        beliefs = _Beliefs(own, posterior)
+        for x in beliefs if place()[1] > 1 else (): # each process filled its share
+            for rows in () if x is None else x.split(65_536): rows.copy_(_summed(rows, answers.device))
+    _warn_of_one_owner(beliefs.ownership, space)
+    return beliefs
+
+def _summed(x: Tensor, device: torch.device) -> Tensor: # over the processes
+    there = to_device(x, device)
+    dist.all_reduce(there)
+    return there.cpu()
+
+def _beliefs_of(ownership, answers: tuple, space) -> _Beliefs: # of the images of these answers
     owned_nt = ownership(*answers)
-    images, teachers = len(logits[0]), len(logits)
+    images, teachers = len(answers[0][0]), len(answers[0])
     fits = owned_nt.shape == (images, teachers)
     if not fits or not bool(((owned_nt >= 0) & (owned_nt <= 1)).all()):
         raise ValueError(
             f'ownership must be (images, teachers) = {(images, teachers)} in [0, 1], got '
             f'{tuple(owned_nt.shape)} from {owned_nt.min():.3g} to {owned_nt.max():.3g}')
-    owned_nt = owned_nt.detach().float()
-    _warn_of_one_owner(owned_nt, space)
-    if not hasattr(ownership, 'posterior'): return owned_nt, None
+    owned_nt = owned_nt.detach().float().cpu()
+    if not hasattr(ownership, 'posterior'): return _Beliefs(owned_nt, None)
     its_columns = getattr(ownership, 'columns', space.columns)
     its_place = {place: its for places, columns in zip(space.columns, its_columns)
                  for place, its in zip(places, columns)}  # the student may order classes otherwise
@@ -310,7 +354,7 @@ def _beliefs(ownership, logits, features, traces, space) -> tuple[Tensor, Tensor
         raise ValueError(f'the posterior must be (images, classes) = {(images, len(its_place))}, '
                          f'rows that sum to 1, got {tuple(posterior_nc.shape)}')
     posterior_nc = posterior_nc[:, [its_place[c] for c in sorted(its_place)]]
-    return owned_nt, posterior_nc.detach().float()
+    return _Beliefs(owned_nt, posterior_nc.detach().float().cpu())
 
 # %% ../nbs/16_training.ipynb #2621f813
 def _warn_of_one_owner(owned_nt: Tensor, space: LabelSpace) -> None:
@@ -388,7 +432,6 @@ def amalgamate(
     if ema is not None and not (isinstance(ema, (int, float)) and 0 < ema < 1):
         raise ValueError(f'ema must be between 0 and 1, got {ema!r}')
     engine = engine_for(device, mixed_precision, tracker, out)
-    for model in (*teachers, student): placed(model, engine.device)
     before = [fingerprint(t) for t in teachers]
     student.tasks = space.tasks()
     ownership = MomentOwnership(space) if ownership is None else ownership
@@ -415,50 +458,51 @@ def amalgamate(
         unchanged()
         checkpoints.noted['moving'] = _moved(run['made_with'], objective, ownership)
         if not (checkpoints.folder/'beliefs').is_dir():
-            _keep_beliefs(checkpoints, owned_nt, posterior_nc, ownership)
+            _keep_beliefs(checkpoints, beliefs, ownership)
     with seeded(seed), ExitStack() as until_saved:
+        visiting = until_saved.enter_context(ExitStack()) # teachers, as long as they are asked
+        visiting.enter_context(placed(engine.device, *teachers))
         images, dtype = images.resident(engine.device), HALF.get(engine.mixed_precision, torch.float32)
         answers = AnswerCache(teachers, images, cache, fixed_views, views, augment, seed,
-                              engine.device, max(1, batch_size // place()[1]), dtype)
+                              engine.device, max(1, batch_size // place()[1]), dtype, LARGEST)
         known = found and checkpoints.get('beliefs') # said before the run was stopped
         if cache or not known: answers.fill()
         if known:
-            owned_nt, posterior_nc = (known[0].get(k) for k in ('ownership', 'posterior'))
+            beliefs = _Beliefs(known[0]['ownership'], known[0].get('posterior'))
             state = _part(known[0], 'state.')
             if state:
                 try: ownership.state = state
                 except AttributeError: pass # it keeps it otherwise
-        else:
-            logits, features, traces = answers.all_means()
-            if augment and not views: traces = None
-            owned_nt, posterior_nc = _beliefs(ownership, logits, features, traces, space)
+        else: beliefs = _believe(ownership, answers, space, bool(views or not augment))
+        if cache: visiting.close() # their answers are kept
         if hasattr(objective, 'build'):
             objective.build(space, student.head.in_features, [w[1] for w in answers.widths])
         if found: _put_back(found[1].get('moving', {}), objective=objective, ownership=ownership)
-        believes = posterior_nc is not None and getattr(objective, 'takes_posterior', False)
-        owned_nt = owned_nt.to(engine.device)
-        if believes: posterior_nc = posterior_nc.to(engine.device)
+        believes = getattr(objective, 'takes_posterior', False)
+        used = beliefs if believes else beliefs._replace(posterior=None)
         def viewed(x, index_b, step, epoch):
             number = -1 - epoch % fixed_views if fixed_views else step # fixed ones as in the cache
-            return view_of(x, index_b.to(x.device), seed, number, augment)
+            return view_of(x, index_b, seed, number, augment)
         def loss_parts(prepared, x, index_b, whole_b, step, epoch):
             if compile: torch.compiler.cudagraph_mark_step_begin() # all networks' answers live a step
             x = viewed(x, index_b, step, epoch)
             said = (ask(teachers, x, dtype) if cache is None else
-                    answers.read(index_b, epoch % fixed_views if augment else 0))
-            whole_b = whole_b.to(x.device)
-            more = {'posterior': posterior_nc[whole_b]} if believes else {}
-            return prepared(x, [Output(*map(gathered, t)) for t in said], owned_nt[whole_b], space,
+                    answers.read(share(whole_b), epoch % fixed_views if augment else 0))
+            owned_bt, posterior_bc = used.of(whole_b, x.device)
+            more = {} if posterior_bc is None else {'posterior': posterior_bc}
+            return prepared(x, [Output(*map(gathered, t)) for t in said], owned_bt, space,
                             more), _largest(space.names, said)
-        pupil, told = _Pupil(student, objective).to(engine.device).train(), set()
+        pupil, told = _Pupil(student, objective).train(), set()
+        until_saved.enter_context(placed(engine.device, pupil))
         def watched(step):
             warn_of_collapse(pupil.said, step, told)
             if monitor is None: return {}
-            eager = torch.compiler.set_stance('force_eager') if compile else nullcontext()
-            with seeded(seed), eager: return {'monitor': evaluate(student, monitor)}
+            with seeded(seed), _eager(compile):
+                return {'monitor': evaluate(student, monitor, device=engine.device)}
         def blame(index_b, step, epoch): # asked again, one by one
-            x = viewed(images.batch(index_b).to(engine.device), index_b, step, epoch)
-            with torch.no_grad(), evaluating(student):
+            x, there_b = (to_device(x, engine.device) for x in (images.batch(index_b), index_b))
+            x = viewed(x, there_b, step, epoch)
+            with torch.no_grad(), evaluating(student), _eager(compile):
                 said = ask(teachers, x, dtype) if cache is None else []
                 return [line for n, its in zip([*(f'teacher {n!r}' for n in space.names[:len(said)]),
                                                 'the student'], [*said, student(x)])
@@ -493,7 +537,8 @@ class _Pupil(nn.Module): # all that is trained; each process's images, and the l
     def forward(self, x, teachers, ownership, space, more):
         said = Output(*map(gathered, self.student(x)))
         self.said = Output(*(part.detach() for part in said)) # of the last batch, to be looked at
-        return self.objective(said, teachers, ownership, space, **more)
+        with one_device('the objective'):
+            return self.objective(said, teachers, ownership, space, **more)
 
 # %% ../nbs/16_training.ipynb #b9340f09
 # readable errors before anything is trained or written
@@ -509,11 +554,11 @@ def _checked(teachers, student, images, monitor) -> tuple[LabelSpace, Unlabelled
     space, images = _student_space(teachers, student), Unlabelled(images)
     x = images.batch([0])
     with torch.no_grad(), evaluating(student):
-        for t in teachers: t(x.to(t._device()))
-        student(x.to(student.head.weight.device))
+        for t in teachers: t(x)
+        student(x)
     if monitor is not None:
-        evaluate(student,
-                 Subset(monitor.dataset if isinstance(monitor, DataLoader) else monitor, [0]))
+        evaluate(student, Subset(monitor.dataset if isinstance(monitor, DataLoader) else monitor, [0]),
+                 device=student.head.weight.device)
     return space, images
 
 def _student_space(teachers, student: Student) -> LabelSpace: # the union, in the student's order
