@@ -15,10 +15,11 @@ Simulated: devices, waits of the host, pinned memory, memory in use, an error wh
 autocast, random numbers and their seeding, forked processes, the last bits of a product (`jitter`).
 Not simulated: torch.compile, CUDA graphs, streams, events, NCCL, a second card, torch.Generator on
 the card, cuDNN's recurrent networks, speed, memory inside an operation, rounding of CUDA, pickling.
-Limits: `device="meta"` means the card inside the block. Operations such as `unsqueeze_` and
-`resize_` raise. A module that has a live graph of autograd does not move. With `float64=False` a
-GradScaler fails, because it asks MPS by name. `set_sync_debug_mode("warn")` warns of every wait
-that is counted here; torch itself is silent at `synchronize` and at copies of pageable memory.
+Limits: `device="meta"` means the card inside the block. `resize_` and `set_` raise. A module that
+has a live graph of autograd does not move. With `float64=False` a GradScaler fails, because torch
+lets it do without float64 only on a device of the name "mps". Jitter below the precision of float16
+leaves its products alone. `set_sync_debug_mode("warn")` warns of every wait that is counted here;
+torch itself is silent at `synchronize` and at copies of pageable memory.
 """
 
 import functools
@@ -35,8 +36,10 @@ from unittest import mock
 
 import numpy as np
 import torch
+import torch._dynamo  # noqa: F401  (while it is imported it looks for CUDA, and must find none)
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 DEVICE = torch.device("cuda:0")
@@ -78,17 +81,18 @@ class CardTensor(Tensor):
     __torch_function__ = torch._C._disabled_torch_function_impl
 
     def __repr__(self):
+        if _card is not None: _card.wait("D2H")
         return f"{self.elem!r} on cuda:0"
+
+    def __format__(self, spec):
+        return format(self.item(), spec) if self.dim() == 0 else object.__format__(self, spec)
 
     def __deepcopy__(self, memo):
         if id(self) not in memo:
-            with torch.no_grad():
-                new = self.detach().clone()
-            if isinstance(self, torch.nn.Parameter):
-                new._is_param = True
+            with torch.no_grad(): new = self.detach().clone()
+            if isinstance(self, torch.nn.Parameter): new._is_param = True
             memo[id(self)] = new.requires_grad_(self.requires_grad)
-            if self.grad is not None:
-                new.grad = self.grad.__deepcopy__(memo)
+            if self.grad is not None: new.grad = self.grad.__deepcopy__(memo)
         return memo[id(self)]
 
     @classmethod
@@ -133,6 +137,7 @@ class Card:
             its.clear()
 
     def table(self, per=1):
+        """The waits of the main thread, the most frequent first; `per` divides the counts."""
         return "\n".join(f"{n / per:8.2f}  {kind:14} {at:44} <- {by}"
                          for (kind, at, by), n in self.waits.most_common())
 
@@ -142,12 +147,11 @@ class Card:
         self.failing = [name, after]
 
     def wait(self, kind):
+        """Count a wait of the host at the line of the package where it is."""
         main = threading.get_ident() == self.thread
-        (self.waits if main else self.elsewhere)[kind, *_lines()] += 1
-        if self.debug == 1:
-            warnings.warn("called a synchronizing CUDA operation", stacklevel=3)
-        elif self.debug == 2:
-            raise RuntimeError("called a synchronizing CUDA operation")
+        with self.lock: (self.waits if main else self.elsewhere)[kind, *_lines()] += 1
+        if self.debug == 1: warnings.warn("called a synchronizing CUDA operation", stacklevel=3)
+        elif self.debug == 2: raise RuntimeError("called a synchronizing CUDA operation")
 
     def copied(self, kind, source, target, blocks):
         """Count a copy between host and card. CUDA copies bytes: a copy that must first change
@@ -155,12 +159,9 @@ class Card:
         host = source if kind == "H2D" else target
         straight = source.dtype == target.dtype and (
             host.is_contiguous() or source.stride() == target.stride())
-        if blocks:
-            self.wait(kind)
-        elif straight and _is_pinned(host):
-            self.copies[f"{kind} unblocked", *_lines()] += 1
-        else:
-            self.wait(f"{kind} pageable")
+        if blocks: self.wait(kind)
+        elif straight and _is_pinned(host): self.copies[f"{kind} unblocked", *_lines()] += 1
+        else: self.wait(f"{kind} pageable")
 
     def hold(self, elem):
         """Count the bytes of a tensor's storage, once, for as long as the storage lives."""
@@ -169,12 +170,12 @@ class Card:
                             "doesn't support float64. Please use float32 instead.")
         storage = elem.untyped_storage()
         with self.lock:
-            if getattr(storage, "held", None) is None:
-                if self.live + storage.nbytes() > self.memory:
-                    self.exhausted(storage.nbytes())
+            if not hasattr(storage, "held"):
+                if self.live + storage.nbytes() > self.memory: self.exhausted(storage.nbytes())
                 storage.held = _Held(self, storage.nbytes())
 
     def exhausted(self, size):
+        """Raise what torch raises when memory is exhausted."""
         raise torch.OutOfMemoryError(
             f"CUDA out of memory. Tried to allocate {size / 2**20:.2f} MiB. GPU 0 has a total "
             f"capacity of {self.memory / 2**20:.2f} MiB of which "
@@ -198,8 +199,7 @@ class Card:
         with self.lock:
             host = torch.default_generator.get_state()
             torch.default_generator.set_state(self.random.get_state())
-            try:
-                yield
+            try: yield
             finally:
                 self.random.set_state(torch.default_generator.get_state())
                 torch.default_generator.set_state(host)
@@ -227,10 +227,8 @@ def _is(x):
 
 
 def _each(f, tree):
-    if isinstance(tree, (list, tuple)):
-        return type(tree)([_each(f, x) for x in tree])
-    if isinstance(tree, dict):
-        return {k: _each(f, x) for k, x in tree.items()}
+    if isinstance(tree, (list, tuple)): return type(tree)([_each(f, x) for x in tree])
+    if isinstance(tree, dict): return {k: _each(f, x) for k, x in tree.items()}
     return f(tree)
 
 
@@ -248,7 +246,7 @@ def _on_card(device):
 def _check_devices(func, name, args, inputs):
     """Raise if an operation mixes devices, as torch does. A scalar of the CPU may stand beside."""
     on_cpu = [t for t in inputs if not _is(t)]
-    if not on_cpu or len(on_cpu) == len(inputs):
+    if not on_cpu or len(on_cpu) == len(inputs) or name == "_has_compatible_shallow_copy_type":
         return
     name = name.removesuffix("_")
     if name in INDEXING:
@@ -258,26 +256,27 @@ def _check_devices(func, name, args, inputs):
         value = args[2] if "put" in name else None
         if value is None or _is(value) or value.dim() == 0:
             for i in args[1]:
-                if isinstance(i, Tensor) and not _is(i):
-                    _card.wait("H2D index")
+                if isinstance(i, Tensor) and not _is(i): _card.wait("H2D index")
             return
     elif torch.Tag.pointwise in func.tags or name in SCALARS or name.startswith(LISTS):
-        if all(t.dim() == 0 for t in on_cpu):
-            return
+        if all(t.dim() == 0 for t in on_cpu): return
     its = ", ".join(f"{t.device}{tuple(t.shape)}" for t in inputs)
     raise RuntimeError("Expected all tensors to be on the same device, but found at least two "
                        f"devices, cuda:0 and cpu! (in {func}: {its})")
 
 
 def _count_waits(name, args, kwargs):
+    """Count the waits of an operation whose shape or error depends on numbers of the card."""
     kind = WAITS.get(name)
     if kind and kwargs.get("output_size") is None:  # repeat_interleave need not ask then
         _card.wait(kind)
     if name.removesuffix("_") in INDEXING:
-        filled = len(args) > 2 and not _is(args[2])  # CUDA fills by a mask without counting it
-        for i in args[1]:
-            if _is(i) and i.dtype in (torch.bool, torch.uint8) and not filled:
-                _card.wait("nonzero")
+        keys = [i for i in args[1] if isinstance(i, Tensor)]
+        masks = [i for i in keys if _is(i) and i.dtype in (torch.bool, torch.uint8)]
+        if len(args) > 2 and not _is(args[2]):  # a number of the CPU is written
+            if len(keys) == len(masks) == 1 and not any(args[3:]): return  # by masked_fill_
+            _card.wait("H2D")
+        for _ in masks: _card.wait("nonzero")
 
 
 def _compute(func, args, kwargs):
@@ -286,14 +285,12 @@ def _compute(func, args, kwargs):
     inputs = _tensors((args, kwargs))
     wrappers = {id(t.elem): t for t in inputs if _is(t)}
     source = args[name == "copy_"] if name in ("_to_copy", "copy_") else None
-    if name == "copy_":
-        on_card = _is(args[0])
-    else:
-        on_card = _on_card(device) if device is not None else bool(wrappers)
+    if name == "copy_": on_card = _is(args[0])
+    else: on_card = _on_card(device) if device is not None else bool(wrappers)
     if wrappers or on_card:
         torch.cuda._lazy_init()  # this raises in a forked process
-        if torch.Tag.inplace_view in func.tags:
-            raise NotImplementedError(f"{name} is not simulated")
+        if name in ("resize_", "resize_as_", "set_"):
+            raise NotImplementedError(f"{name} on the simulated card")
         if source is None:
             _check_devices(func, name, args, inputs)
             _count_waits(name, args, kwargs)
@@ -304,27 +301,22 @@ def _compute(func, args, kwargs):
         card.called(func, name)
     pins = kwargs.pop("pin_memory", False) or (
         name == "_to_copy" and wrappers and kwargs.get("non_blocking"))
-    if on_card and device is not None:
-        kwargs["device"] = torch.device("cpu")
+    if on_card and device is not None: kwargs["device"] = torch.device("cpu")
     args, kwargs = _each(lambda x: x.elem if _is(x) else x, (args, kwargs))
     draws = torch.Tag.nondeterministic_seeded in func.tags
     with nullcontext() if not draws else card.drawing() if on_card else card.lock:
         found = func(*args, **kwargs)
-    if pins and not on_card:
-        found.untyped_storage().pinned = True
+    if pins and not on_card: found.untyped_storage().pinned = True
     if source is not None and _is(source) != on_card:
         blocks = not (kwargs.get("non_blocking") or name == "copy_" and len(args) > 2 and args[2])
         card.copied("H2D" if on_card else "D2H", getattr(source, "elem", source), found, blocks)
-    if not on_card:
-        return found
-    if card.jitter and name in PRODUCTS:
-        found = _each(card.shaken, found)
-    def wrapped(x):
-        if not isinstance(x, Tensor):
-            return x
-        return wrappers[id(x)] if id(x) in wrappers else CardTensor(x)
-
-    return _each(wrapped, found)
+    if not on_card: return found
+    if torch.Tag.inplace_view in func.tags:  # the shell takes the new form too
+        with no_dispatch():
+            aten.as_strided_.default(wrappers[id(found)], found.shape, found.stride(), 0)
+    if card.jitter and name in PRODUCTS: found = _each(card.shaken, found)
+    return _each(lambda x: wrappers[id(x)] if id(x) in wrappers else
+                 CardTensor(x) if isinstance(x, Tensor) else x, found)
 
 
 def _autocast_lists():
@@ -344,17 +336,13 @@ def _autocast_kernel(op, kind):
     def run(*args, **kwargs):
         its = [x for x in _tensors((args, kwargs)) if castable(x)]
         dtype = torch.float32
-        if kind == "LOWER_PRECISION_FP":
-            dtype = torch.get_autocast_dtype("cuda")
-        elif kind == "PROMOTE" and all(x.dtype != dtype for x in its):
-            dtype = None
+        if kind == "LOWER_PRECISION_FP": dtype = torch.get_autocast_dtype("cuda")
+        elif kind == "PROMOTE" and all(x.dtype != dtype for x in its): dtype = None
         with torch._C._ExcludeDispatchKeyGuard(key):
-            if its:
-                _card.casts[op._schema.name.removeprefix("aten::"), kind] += 1
+            if its: _card.casts[op._schema.name.removeprefix("aten::"), kind] += 1
             if kind == "FP32_SET_OPT_DTYPE":  # the result has this type, unless one is asked for
                 asked = kwargs.get("dtype", args[place] if len(args) > place else None)
-                if its and asked is None:
-                    args, kwargs = args[:place], kwargs | {"dtype": dtype}
+                if its and asked is None: args, kwargs = args[:place], kwargs | {"dtype": dtype}
             elif dtype is not None:
                 cast = lambda x: (aten._to_copy.default(x, dtype=dtype)
                                   if castable(x) and x.dtype != dtype else x)
@@ -398,17 +386,14 @@ class _Function(TorchFunctionMode):
         if isinstance(device, (str, torch.device)) and torch.device(device).type == "cuda":
             kwargs = kwargs | {"device": DEVICE}
         x = args[0] if args and isinstance(args[0], Tensor) else None
-        if func is Tensor.to:
-            return _to(x, *args[1:], **kwargs)
+        if func is Tensor.to: return _to(x, *args[1:], **kwargs)
         if func is Tensor.cuda:
             return _to(x, DEVICE, non_blocking=kwargs.get("non_blocking", True in args[2:]))
         if func in (torch.tensor, torch.as_tensor) and (
                 kwargs.get("device") == DEVICE or kwargs.get("pin_memory")):
             return _made(func, args[0], **kwargs)
-        if not _is(x):
-            return func(*args, **kwargs)
-        if func is Tensor.cpu:
-            return _to(x, torch.device("cpu"))
+        if not _is(x): return func(*args, **kwargs)
+        if func is Tensor.cpu: return _to(x, torch.device("cpu"))
         if func in (Tensor.numpy, Tensor.__array__):
             raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() "
                             "to copy the tensor to host memory first.")
@@ -424,8 +409,8 @@ class _Function(TorchFunctionMode):
                       for v in args[2:]))
         if func in (Tensor.data_ptr, Tensor.untyped_storage, Tensor.storage_offset):
             return func(x.elem)
-        if func is Tensor.get_device:
-            return 0
+        if func == Tensor.data.__set__ and _is(args[1]): x.elem = args[1].elem.detach()
+        if func is Tensor.get_device: return 0
         if func is Tensor.type and len(args) == 1 and not kwargs:
             return x.elem.type().replace("torch.", "torch.cuda.")
         return func(*args, **kwargs)
@@ -433,18 +418,15 @@ class _Function(TorchFunctionMode):
 
 def _index(i):
     """A list as an index goes to the card, and the host waits."""
-    if not isinstance(i, (list, range, np.ndarray)):
-        return i
+    if not isinstance(i, (list, range, np.ndarray)): return i
     return torch.tensor(i, dtype=None if len(i) else torch.long).to(DEVICE)
 
 
 def _made(func, data, device=None, requires_grad=False, pin_memory=False, **kwargs):
     """A new tensor of the data, which C++ would hand to the driver by itself."""
-    if _is(data) and func is torch.as_tensor:
-        return data.to(**kwargs)
+    if _is(data) and func is torch.as_tensor: return data.to(**kwargs)
     made = func(data, **kwargs)
-    if pin_memory:
-        made = made.pin_memory()
+    if pin_memory: made = made.pin_memory()
     return (made if device is None else made.to(device)).requires_grad_(requires_grad)
 
 
@@ -457,14 +439,11 @@ def _to(x, *args, **kwargs):
     device, dtype, non_blocking, form = torch._C._nn._parse_to(*plain, **rest)
     here = _is(x)
     to_card = here if device is None else device.type in (("cuda", "meta") if here else ("cuda",))
-    if args and _is(args[0]) or _is(kwargs.get("tensor")):
-        to_card = True
-    if not here and not to_card:
-        return Tensor.to(x, *args, **kwargs)
+    if args and _is(args[0]) or _is(kwargs.get("tensor")): to_card = True
+    if not here and not to_card: return Tensor.to(x, *args, **kwargs)
     dtype = dtype or x.dtype
     same_form = form in (None, torch.preserve_format) or x.is_contiguous(memory_format=form)
-    if here == to_card and dtype == x.dtype and not copy and same_form:
-        return x
+    if here == to_card and dtype == x.dtype and not copy and same_form: return x
     return aten._to_copy.default(x, dtype=dtype, device=DEVICE if to_card else device,
                                  non_blocking=non_blocking, memory_format=form)
 
@@ -490,11 +469,9 @@ def _start(start):
         run = thread.run
 
         def inside():
-            with _Dispatch(), _Function():
-                run()
+            with _Dispatch(), _Function(): run()
 
-        if _card is not None:
-            thread.run = inside
+        if _card is not None: thread.run = inside
         start(thread)
 
     return wrapped
@@ -539,27 +516,30 @@ def _replacements(card, capability):
     yield threading.Thread, dict(start=_start(threading.Thread.start))
 
 
+def _initialise_real_card(card):
+    """C++ believes now that CUDA is initialised, so it must be, if there is a real card."""
+    if card.process is not None and torch.cuda.is_available(): torch.cuda.init()
+
+
 @contextmanager
 def simulated_card(memory=16 * 2**30, capability=(8, 0), float64=True, jitter=0.0):
     """Inside the block, torch has one CUDA device as far as Python can see."""
     global _card
     card, before = Card(memory, float64, jitter), _card
     with ExitStack() as stack:
+        if before is None: stack.callback(_initialise_real_card, card)
         for place, its in _replacements(card, capability):
             for name, value in its.items():
                 stack.enter_context(mock.patch.object(place, name, value, create=True))
         swap = torch.__future__.get_swap_module_params_on_conversion()
         stack.callback(torch.__future__.set_swap_module_params_on_conversion, swap)
         torch.__future__.set_swap_module_params_on_conversion(True)  # parameters stay objects
-        if before is None:
-            stack.callback(_autocast_kernels()._destroy)
+        if before is None: stack.callback(_autocast_kernels()._destroy)
         stack.enter_context(_Dispatch())
         stack.enter_context(_Function())
         _card = card
-        try:
-            yield card
-        finally:
-            _card = before
+        try: yield card
+        finally: _card = before
 
 
 @functools.cache
@@ -569,8 +549,7 @@ def skip_reason():
         with simulated_card() as card:
             net = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2)).to("cuda")
             x = torch.rand(4, 3).pin_memory().to("cuda", non_blocking=True)
-            with torch.autocast("cuda", torch.bfloat16):
-                y = net(x)
+            with torch.autocast("cuda", torch.bfloat16): y = net(x)
             y.float().sum().backward()
             assert net[0].weight.grad.is_cuda and card.casts and card.live, "the card does nothing"
             assert card.copies and sum(y.cpu().shape) == 6, "copies are not seen"

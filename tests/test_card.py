@@ -79,8 +79,20 @@ def test_scalars_of_the_cpu_may_stand_beside_tensors_of_the_card(card):
     assert (x + torch.tensor(1.0)).is_cuda and torch.where(x > 0, x, torch.tensor(0.0)).is_cuda
     with pytest.raises(TypeError, match="cpu"):
         x.numpy()
+
+
+def test_a_tensor_changes_its_form_in_place(card):
+    x = torch.arange(6.0).view(2, 3).to("cuda")
+    assert x.t_().unsqueeze_(0).shape == (1, 3, 2) and (x + 1).shape == (1, 3, 2)
+    assert x.squeeze_().tolist() == [[0, 3], [1, 4], [2, 5]] and x.stride() == (1, 3)
+    y = torch.zeros(2, device="cuda")
+    y.data = x
+    assert y.shape == (3, 2) and torch.equal(y.cpu(), x.cpu())
     with pytest.raises(NotImplementedError):
-        x.unsqueeze_(0)
+        x.resize_(20)
+    pictures = torch.ones(2, 3, 4, 4).to("cuda", memory_format=torch.channels_last)
+    assert F.adaptive_avg_pool2d(pictures, 1).stride() == F.adaptive_avg_pool2d(
+        pictures.cpu(), 1).stride()
 
 
 def test_indexing_is_that_of_the_cpu(card):
@@ -104,9 +116,12 @@ def test_waits_of_the_host_are_counted_by_kind(card):
             (lambda: float(x[0, 0]), {"item": 1}), (lambda: x.tolist(), {"D2H": 1}),
             (lambda: x.cpu(), {"D2H": 1}), (lambda: x.to("cpu", torch.float64), {"D2H": 1}),
             (lambda: torch.ones(1).copy_(x[0, :1]), {"D2H": 1}),
+            (lambda: f"{x[0, 0]:.2f}", {"item": 1}), (lambda: repr(x), {"D2H": 1}),
             (lambda: torch.ones(2).to("cuda"), {"H2D": 1}),
             (lambda: torch.tensor([1.0], device="cuda"), {"H2D": 1}),
             (lambda: x[:, [0, 1]], {"H2D": 1}), (lambda: x[torch.tensor([0, 1])], {"H2D index": 1}),
+            (lambda: x.__setitem__(there, 1.0), {"H2D": 1}),
+            (lambda: x.__setitem__(mask, spd[0]), {"nonzero": 1}),
             (lambda: x[mask], {"nonzero": 1}), (lambda: mask.nonzero(), {"nonzero": 1}),
             (lambda: x.masked_select(x > 0), {"nonzero": 1}),
             (lambda: there.unique(), {"nonzero": 1}), (lambda: there.bincount(), {"item": 1}),
