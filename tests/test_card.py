@@ -52,6 +52,7 @@ def test_tensors_say_that_they_are_on_the_card(card):
     for t in (x, w, y, w.grad, torch.ones(2).cuda(), x.new_tensor([1]), torch.zeros_like(x),
               torch.tensor([1], device="cuda"), torch.as_tensor([1.0], device=DEVICE)):
         assert t.device == DEVICE and t.is_cuda and t.get_device() == 0
+        assert not t.is_cpu and not t.is_meta
     assert torch.equal(w.grad.cpu(), (x.cpu().T @ (y > 0).float().cpu()))
     assert x.type() == "torch.cuda.FloatTensor" and x[1:].storage_offset() == 3
     with torch.device("cuda"):
@@ -166,9 +167,17 @@ def test_autocast_follows_the_lists_of_cuda(card):
             assert (x @ w).softmax(1).dtype == (x @ w).exp().dtype == torch.float32
             assert (x @ w).sum().dtype == F.layer_norm(x.to(dtype), (3,)).dtype == torch.float32
             assert torch.addcmul(x, x, x.to(dtype)).dtype == torch.float32
+            assert torch.addcmul(*3 * [x.to(dtype)]).dtype == dtype
             assert (x @ w).relu().dtype == dtype and (x.double() @ w.double()).dtype == torch.double
             assert (torch.ones(2, 3) @ torch.ones(3, 2)).dtype == torch.float32  # of the CPU
         assert (x @ w).dtype == torch.float32
+    half = x.half()
+    card.clear()
+    with torch.autocast("cuda", torch.float16):
+        assert half.sum(0).dtype == torch.float32 and not card.calls["_to_copy"]
+        assert half.sum(0, dtype=torch.float16).dtype == torch.float16
+        x @ w
+        torch.addcmul(x, x, half)
     assert card.casts["matmul", "LOWER_PRECISION_FP"] and card.casts["addcmul", "PROMOTE"]
 
 
@@ -225,6 +234,8 @@ def test_a_module_moves_and_keeps_its_parameters(card):
     assert isinstance(twin[0].weight, nn.Parameter) and twin[0].weight.is_cuda
     assert torch.equal(twin[3].bias.grad, net[3].bias.grad) and twin[3].bias.requires_grad
     assert twin[0].weight.data_ptr() != net[0].weight.data_ptr() != 0
+    with torch.inference_mode():
+        assert nn.Linear(2, 2).to("cuda").weight.is_cuda
     home = net.to("cpu")[0].weight
     assert home is first and home.device.type == "cpu" and home.shape == before.shape
 
@@ -277,7 +288,7 @@ def test_a_thread_may_outlive_the_card():
     with ThreadPoolExecutor(1) as pool:
         with simulated_card():
             assert pool.submit(lambda: torch.ones(1, device="cuda").item()).result() == 1
-        assert pool.submit(lambda: (torch.ones(3) + 1).sum().item()).result() == 6
+        assert pool.submit(lambda: len(torch.rand(3, device="cpu"))).result() == 3
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -322,7 +333,7 @@ def test_memory_in_use_is_counted_by_storage(card):
     assert card.live == 0 == torch.cuda.memory_allocated()
     x = torch.zeros(256, device="cuda")
     views = x[:10], x.view(16, 16), x.detach()
-    assert card.live == 1024 == torch.cuda.memory_allocated()
+    assert card.live == card.peak == 1024 == torch.cuda.memory_allocated()
     assert torch.cuda.mem_get_info() == (2**34 - 1024, 2**34)
     assert torch.cuda.get_device_properties(0).total_memory == 2**34
     y = x + 1
@@ -463,6 +474,7 @@ def test_what_torch_says_of_the_card():
         assert torch.cuda.get_device_capability("cuda") == (7, 5)
         assert torch.cuda.get_device_name() == "Simulated card"
         torch.cuda.set_device(0)
+        assert not torch.cuda.is_current_stream_capturing()
         torch.cuda.empty_cache()
 
 
@@ -483,10 +495,22 @@ def test_torch_warns_of_waits_when_it_is_asked_to(card):
     x.cpu()
 
 
+def test_another_torch_is_a_reason_to_skip_but_a_fault_is_not(monkeypatch):
+    monkeypatch.setattr(simulation, "_compute", lambda *a: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        simulation.skip_reason.__wrapped__()
+    monkeypatch.setattr(simulation, "TRIED", "1.0.")
+    assert "lacks something private" in simulation.skip_reason.__wrapped__()
+
+
 def test_everything_is_as_it_was_afterwards():
     names = ((torch.cuda, "is_available"), (torch.cuda, "_lazy_init"), (torch._C, "_cuda_init"),
              (threading.Thread, "start"), (torch.Tensor, "pin_memory"))
     before = [getattr(*name, None) for name in names], torch.cuda.is_available()
+    seeds = torch.cuda._lazy_seed_tracker.get_calls()
+    with simulated_card():
+        torch.manual_seed(7)
+    assert torch.cuda._lazy_seed_tracker.get_calls() == seeds
     with simulated_card() as outer:
         x = torch.ones(2, device="cuda")
         with simulated_card() as inner:
