@@ -28,7 +28,8 @@ demo: .venv/installed  ## the whole method on real images, into runs/demo (optio
 test: setup .venv-colab/installed chromium  ## run every notebook and test, the site, Colab (options of pytest: ARGS="...")
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
-export: setup  ## clean the notebooks' metadata and write cka_nb/ from them
+export: setup  ## write the Colab cells, clean the notebooks' metadata, write cka_nb/ from them
+	@$(BIN)/python tools/colab.py
 	@$(BIN)/nbdev-clean
 	@$(BIN)/nbdev-export
 
@@ -77,7 +78,7 @@ clean:  ## remove what builds and tests leave behind (environments and runs/ sta
 	@touch .venv/installed $@
 
 # the oldest versions we run on, which Colab has: no package of ours, no nbdev
-.venv-colab/installed: settings.ini tools/oldest.py
+.venv-colab/installed: settings.ini tools/oldest.py tools/colab.py
 	@echo "Installing the oldest supported versions into .venv-colab (minutes the first time) ..."
 	@$(PYTHON) -m venv .venv-colab
 	@$(PYTHON) tools/oldest.py > .venv-colab/oldest.txt

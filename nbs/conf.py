@@ -13,6 +13,9 @@ package = settings["package"]
 
 project, author = package["name"], package["author"]
 version = release = package["version"]
+# Colab opens notebooks from GitHub alone; without an address nothing links to one
+repository = package["repository"].removesuffix(".git")
+repository = repository if repository.startswith("https://github.com/") else ""
 copyright = author
 exclude_patterns = ["jupyter_execute", ".ipynb_checkpoints"]
 extensions = ["myst_nb", "sphinx.ext.mathjax", "sphinx.ext.viewcode", "nbdev_sphinx"]
@@ -39,11 +42,11 @@ html_short_title = project
 html_show_copyright = False
 html_context = {"default_mode": "auto"}
 html_theme_options = {
-    "repository_url": f"https://github.com/{package['user']}/{project}",
+    "repository_url": repository,
     "repository_branch": package["branch"],
     "path_to_docs": "nbs",
-    "use_repository_button": True,
-    "launch_buttons": {"colab_url": "https://colab.research.google.com"},
+    "use_repository_button": bool(repository),
+    "launch_buttons": {"colab_url": "https://colab.research.google.com"} if repository else {},
     "navbar_persistent": [],
     "show_toc_level": 2,
 }

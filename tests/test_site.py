@@ -7,16 +7,19 @@ import importlib
 import inspect
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
 import threading
+from configparser import ConfigParser
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from bs4 import BeautifulSoup
+from colab import settings
 from playwright.sync_api import sync_playwright
 
 import cka_nb
@@ -192,7 +195,8 @@ def test_entries_say_what_the_code_says(stem, folder):
 def test_what_a_chapter_page_offers(stem, folder):
     soup, place = soup_of(folder, stem), CHAPTERS.index(stem)
     notebook = f"nbs/{stem}.ipynb"
-    assert soup.select_one(f"a[href^='https://colab.research.google.com/'][href$='/{notebook}']")
+    on_colab = f"a[href^='https://colab.research.google.com/'][href$='/{notebook}']"
+    assert len(soup.select(on_colab)) == (1 if settings()["package"]["repository"] else 0)
     assert soup.select_one(f"a[href='_sources/{stem}.ipynb']"), "no download"
     assert soup.select_one("button.theme-switch-button"), "no dark mode"
     assert cka_nb.__version__ in soup.title.text
@@ -201,6 +205,23 @@ def test_what_a_chapter_page_offers(stem, folder):
     assert soup.select_one("a.left-prev")
     for picture in soup.select("article .cell_output img"):
         assert picture.find_parent("figure").find("figcaption").text.strip(), "no caption"
+
+
+@pytest.mark.parametrize("address, leads_to", [
+    ("", ""), ("https://github.com/some-one/cka_nb.git", "https://github.com/some-one/cka_nb"),
+    ("https://github.com/some-one/cka_nb", "https://github.com/some-one/cka_nb"),
+    ("https://example.org/cka_nb.git", "")])  # Colab and the theme know no other hosts
+def test_site_links_to_the_repository_in_the_settings_or_to_none(address, leads_to, monkeypatch):
+    read = ConfigParser.read
+
+    def with_address(self, *arguments, **options):
+        read(self, *arguments, **options)
+        self["package"]["repository"] = address
+
+    monkeypatch.setattr(ConfigParser, "read", with_address)
+    options = runpy.run_path(str(ROOT / "nbs" / "conf.py"))["html_theme_options"]
+    assert options["repository_url"] == leads_to
+    assert options["use_repository_button"] == bool(options["launch_buttons"]) == bool(leads_to)
 
 
 def test_names_in_the_text_lead_to_their_entries(folder):
