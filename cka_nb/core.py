@@ -266,7 +266,8 @@ def to_device(x: Tensor, device: torch.device) -> Tensor:
 
 def widest(device: torch.device) -> torch.dtype:
     "The most exact type of numbers that the device computes with."
-    return torch.float32 if device.type == 'mps' else torch.float64
+    try: return torch.empty(0, dtype=torch.float64, device=device).dtype
+    except (TypeError, RuntimeError): return torch.float32 # as Apple's GPUs
 
 # %% ../nbs/01_core.ipynb #d5e4a629
 def progress(items, description: str, total: int|None=None, done: int=0):

@@ -145,7 +145,8 @@ class Student(nn.Module, PyTorchModelHubMixin, library_name='cka_nb',
         with evaluating(net):
             width_d = _output_width(net, size) if features == 'output' else behead(net, size)
         self.backbone = net
-        self.head = nn.Linear(width_d, len(self.classes)).to(_device_of(net))
+        self.head = nn.Linear(width_d, len(self.classes))
+        self.to(_device_of(net))
 
     def forward(self,
         images: Tensor,  # (B, C, H, W), float in [0, 1] or uint8, on any device
