@@ -153,7 +153,7 @@ class Student(nn.Module, PyTorchModelHubMixin, library_name='cka_nb',
     ) -> Output:         # .logits (B, classes), .features (B, D), on the student's device
         "Logits over all classes, and the features they are read from."
         check_images(images)
-        x = self.preprocess(to_device(images, self.head.weight.device))
+        x = self.preprocess(to_device(images, self.head.weight.device, pin=False))
         if self.wanted_channels: x = with_channels(x, self.wanted_channels)
         x = x.to(self.head.weight.dtype)
         try: features = pooled(logits_of(self.backbone(x)))

@@ -161,7 +161,7 @@ class Teacher(nn.Module):
         "What the frozen model says of a batch."
         self.train(False)
         check_images(images)
-        x = as_float(to_device(images, self._device()))
+        x = as_float(to_device(images, self._device(), pin=False))
         half = self.precision is not None
         with torch.autocast(x.device.type, self.precision, enabled=half): # whatever the caller has
             try: logits, features = self._answer(self._wanted(x))
