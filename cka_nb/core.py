@@ -257,16 +257,21 @@ def _channels_last(part: torch.nn.Module) -> bool: # whether its filters lie in 
                for x in part.parameters(recurse=False))
 
 # %% ../nbs/01_core.ipynb #2a489beb
-def to_device(x: Tensor, device: torch.device) -> Tensor:
-    "The tensor on the device; the host does not wait for a copy from the CPU to a CUDA device."
+def to_device(
+    x: Tensor,
+    device: torch.device,
+    pin: bool=True, # from pinned memory, which the system gets back late: for a batch, not for a set
+) -> Tensor:
+    "The tensor on the device; the host does not wait for a pinned copy to a CUDA device."
     if x.device.type == device.type: return x.to(device)
     if x.dtype == torch.float64: x = x.to(widest(device))
-    if device.type != 'cuda': return x.to(device)
+    if device.type != 'cuda' or not pin: return x.to(device)
     return (x if x.is_pinned() else x.pin_memory()).to(device, non_blocking=True)
 
 def widest(device: torch.device) -> torch.dtype:
     "The most exact type of numbers that the device computes with."
-    return torch.float32 if device.type == 'mps' else torch.float64
+    try: return torch.empty(0, dtype=torch.float64, device=device).dtype
+    except (TypeError, RuntimeError): return torch.float32 # as Apple's GPUs
 
 # %% ../nbs/01_core.ipynb #d5e4a629
 def progress(items, description: str, total: int|None=None, done: int=0):

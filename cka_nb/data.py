@@ -165,7 +165,7 @@ class Unlabelled(Dataset):
         there = copy.copy(self)
         if self.items.is_floating_point(): # values are checked once, not at every step
             for i in range(0, len(self), 4096): self.read(range(i, min(i + 4096, len(self))))
-        there.items, there.checked = to_device(self.items, device), True
+        there.items, there.checked = self.items.to(device), True
         return there
 
     def read(self, index: list[int]|Tensor) -> Tensor: # (B, C, H, W), uint8, or finite floats

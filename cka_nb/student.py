@@ -145,14 +145,15 @@ class Student(nn.Module, PyTorchModelHubMixin, library_name='cka_nb',
         with evaluating(net):
             width_d = _output_width(net, size) if features == 'output' else behead(net, size)
         self.backbone = net
-        self.head = nn.Linear(width_d, len(self.classes)).to(_device_of(net))
+        self.head = nn.Linear(width_d, len(self.classes))
+        self.to(_device_of(net))
 
     def forward(self,
         images: Tensor,  # (B, C, H, W), float in [0, 1] or uint8, on any device
     ) -> Output:         # .logits (B, classes), .features (B, D), on the student's device
         "Logits over all classes, and the features they are read from."
         check_images(images)
-        x = self.preprocess(to_device(images, self.head.weight.device))
+        x = self.preprocess(to_device(images, self.head.weight.device, pin=False))
         if self.wanted_channels: x = with_channels(x, self.wanted_channels)
         x = x.to(self.head.weight.dtype)
         try: features = pooled(logits_of(self.backbone(x)))

@@ -116,7 +116,8 @@ class Teacher(nn.Module):
         self.named = name is not None
         self.name = str(name) if self.named else type(model).__name__
         self.model = _copy(model)
-        self.transform = copy.deepcopy(transform) if isinstance(transform, nn.Module) else transform
+        if isinstance(transform, nn.Module): transform = copy.deepcopy(transform).to(self._device())
+        self.transform = transform
         self.features, self.input_size = features, None
         self.precision = None # or a half-precision dtype, under whose autocast the model computes
         # where features are read: (submodule, 'input' or 'output')
@@ -160,7 +161,7 @@ class Teacher(nn.Module):
         "What the frozen model says of a batch."
         self.train(False)
         check_images(images)
-        x = as_float(to_device(images, self._device()))
+        x = as_float(to_device(images, self._device(), pin=False))
         half = self.precision is not None
         with torch.autocast(x.device.type, self.precision, enabled=half): # whatever the caller has
             try: logits, features = self._answer(self._wanted(x))

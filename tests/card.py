@@ -16,7 +16,7 @@ autocast, random numbers and their seeding, forked processes, the last bits of a
 Not simulated: torch.compile, CUDA graphs, streams, events, NCCL, a second card, torch.Generator on
 the card, cuDNN's recurrent networks, speed, memory inside an operation, rounding of CUDA, pickling.
 Limits: `device="meta"` means the card inside the block. `resize_` and `set_` raise. A module that
-has a live graph of autograd does not move. With `float64=False` a GradScaler fails, because torch
+has a live graph of autograd moves, but a backward through that graph no longer reaches it. With `float64=False` a GradScaler fails, because torch
 lets it do without float64 only on a device of the name "mps". Jitter below the precision of float16
 leaves its products alone. `set_sync_debug_mode("warn")` warns of every wait that is counted here;
 torch itself is silent at `synchronize` and at copies of pageable memory.
@@ -462,6 +462,13 @@ def _pin_memory(x, device=None):
     return x
 
 
+def _swap_tensors(one, other):
+    """As torch's, but a graph may still hold one of them: a module that moves is not refused."""
+    torch._C._swap_tensor_impl(one, other)
+    one.__class__, other.__class__ = other.__class__, one.__class__
+    one.__dict__, other.__dict__ = other.__dict__, one.__dict__
+
+
 def _start(start):
     """Thread.start, so that a thread begun in a block enters the modes too."""
 
@@ -513,6 +520,7 @@ def _replacements(card, capability):
     stream = SimpleNamespace(is_capturing=lambda: False)
     yield torch.accelerator, dict(current_stream=lambda device=None: stream)
     yield Tensor, dict(pin_memory=_pin_memory, is_pinned=_is_pinned)
+    yield torch.utils, dict(swap_tensors=_swap_tensors)
     yield threading.Thread, dict(start=_start(threading.Thread.start))
 
 

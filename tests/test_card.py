@@ -522,3 +522,15 @@ def test_everything_is_as_it_was_afterwards():
     assert not torch.cuda.is_initialized()
     with pytest.raises(RuntimeError, match="outside"):
         x + 1
+
+
+def test_a_module_moves_while_a_graph_holds_it():
+    net = torch.nn.Linear(3, 2)
+    first = net.weight
+    with simulated_card():
+        held = net(torch.rand(4, 3)).sum()
+        assert net.to("cuda")(torch.rand(4, 3, device="cuda")).is_cuda and held.requires_grad
+        assert net.weight is first and first.is_cuda
+        held = net(torch.rand(4, 3, device="cuda")).sum()
+        net.to("cpu")
+    assert net.weight is first and not first.is_cuda and net(torch.rand(4, 3)).requires_grad

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch.testing import assert_close
-from workers import amalgamated, gradient_without_positives, seen_images
+from workers import amalgamated, from_a_sample, gradient_without_positives, seen_images
 
 import cka_nb as cka
 from cka_nb.processes import launched
@@ -28,6 +28,13 @@ def test_several_processes_take_the_steps_of_one(processes, alone):
         assert_close(weights, alone[0], **EXACT)
         for record, its in zip(history, alone[1], strict=True):
             assert_close(record["loss"], its["loss"], rtol=1e-6, atol=1e-6)
+
+
+def test_beliefs_fitted_to_a_sample_are_those_of_one_process(alone):
+    by_sample = from_a_sample()
+    for weights in launched(from_a_sample, 2):
+        assert_close(weights, by_sample, **EXACT)
+    assert (by_sample - alone[0]).abs().max() > 1e-6, "all images were held"
 
 
 def test_the_steps_are_not_all_alike(alone):

@@ -40,7 +40,7 @@ BREAKAGES = r"""
   detach: soft_target_loss: teacher not detached
     teacher_logits.detach() ==> teacher_logits
   sum: mixture: shared classes added
-    q_bc / known_c.clamp_min(1) ==> q_bc
+    q_bc / known_c.to(q_bc.dtype).clamp_min(1) ==> q_bc
   weights: mixture: ownership ignored
     ownership[:, t:t+1] * p_bc ==> p_bc
   detach: mixture: teachers not detached
@@ -60,7 +60,7 @@ BREAKAGES = r"""
   detach: mixture_loss: target not detached
     target_probabilities.detach() ==> target_probabilities
   sum: concatenated: shared classes added
-    sums_bc / torch.bincount(places_k, minlength=classes).to(p_bk) ==> sums_bc
+    sums_bc / known_c.to(p_bk.dtype) ==> sums_bc
   detach: concatenated: not detached
     [l.detach().float() for l in logits] ==> [l.float() for l in logits]
 07_contrast
@@ -272,7 +272,7 @@ BREAKAGES = r"""
   other: answers_of: labels by number, not by name
     [y if place is None else place[y] for y in labels] ==> labels
   other: answers_of: eval mode not undone
-    with evaluating(*modules): ==> for m in modules: m.eval()\n    if True:
+    with (evaluating(*modules), placed ==> for m in modules: m.eval()\n    with (placed
   sign: calibration_error: without abs
     gap_b.abs() ==> gap_b
   sum: calibration_error: sum over images
@@ -329,9 +329,9 @@ BREAKAGES = r"""
   other: loop: schedule ignored
     = lr * one_cycle(step, steps) ==> = lr
   other: loop: numbers that are not finite not watched
-    if not all(map(math.isfinite, read_off)): ==> if False:
+    if not all(map(math.isfinite, read_off[:-2] if overflowed else read_off)): ==> if False:
   other: loop: the gradient not looked at
-    if engine.scaler else gradient_size(parameters).float() ==> if True else gradient_size(parameters)
+    size = gradient_size(parameters).float() ==> size = total.new_zeros(())
   other: loop: batch norms remember the bad step
     for b, its in zip(net.buffers(), remembered): b.copy_(its) ==> pass
   other: loop: dropout goes on from anywhere
@@ -346,17 +346,17 @@ BREAKAGES = r"""
     engine.backward(sum(parts.values()) / accumulate) ==> engine.backward(sum(parts.values()))
 16_training
   other: amalgamate: memories of views asked about plain images
-    if augment and not views: traces = None ==> pass
+    traces if use_traces else None ==> traces
   other: amalgamate: a posterior that does not sum to 1
     ((posterior_nc.sum(1) - 1).abs() < 1e-3) ==> ((posterior_nc.sum(1) - 1).abs() < 1e9)
   other: train_teacher: the caller's model trained
-    net = placed(copy.deepcopy(model), engine.device).train() ==> net = placed(model, engine.device).train()
+    net = copy.deepcopy(model).train() ==> net = model.train()
   other: amalgamate: labels read
     space, images = _c ==> {int(i[1]) for i in images if type(i) is tuple}; space, images = _c
   other: amalgamate: ownership not that of the image
-    owned_nt[whole_b], space ==> owned_nt[:len(whole_b)], space
+    torch.cat([self.ownership[index_b] ==> torch.cat([self.ownership[:len(index_b)]
   other: amalgamate: belief not that of the image
-    posterior_nc[whole_b] ==> posterior_nc[:len(whole_b)]
+    self.posterior[index_b].float() ==> self.posterior[:len(index_b)].float()
   other: amalgamate: the cache's views are not those shown
     number = -1 - epoch % fixed_views ==> number = -2 - epoch % fixed_views
   other: amalgamate: fixed views are fresh
@@ -378,7 +378,7 @@ BREAKAGES = r"""
 04_teachers
   frozen: Teacher: train mode possible
     return super().train(False) ==> return super().train(mode)
-    self.train(False)\n        x = as_float ==> x = as_float
+    self.train(False)\n        check_images ==> check_images
   frozen: Teacher: gradients possible
     @torch.no_grad()\n    def forward ==> def forward
   frozen: Teacher: the model not copied
@@ -388,7 +388,7 @@ BREAKAGES = r"""
   other: Teacher: autocast left on
     with torch.autocast(x.device.type, self.precision, enabled=half): ==> if True:
   other: Teacher: bytes not scaled
-    x = as_float(images) ==> x = images.float()
+    x = as_float(to_device(images, self._device(), pin=False)) ==> x = images.float()
   sum: pooled: sum over positions
     features.mean((2, 3)) ==> features.sum((2, 3))
   other: LabelSpace: classes by place, not by name
@@ -425,7 +425,7 @@ BREAKAGES = r"""
   itself: renamed: dropped classes shift the others
     logits = logits[:, self.kept] ==> logits = logits[:, :len(self.kept)]
   refused: a head is not asked again
-    if not torch.equal(again.reshape(logits.shape), logits): ==> if False:
+    if not _same(again.reshape(logits.shape), logits): ==> if False:
 19_report
   itself: plot_confusion: true and predicted swapped
     count_cc.index_put_((labels, predicted) ==> count_cc.index_put_((predicted, labels)
