@@ -39,7 +39,7 @@ def test_all_that_a_gpu_owes_is_made(made):
     variants = {"fp32", "channels last", "half precision", "networks alone"}
     assert variants == options["seconds"].keys() == options["memory"].keys()
     assert options["images_per_second"].keys() == variants
-    assert options["memory"]["half precision"] < options["memory"]["fp32"]
+    assert options["memory"]["half precision"] < .9 * options["memory"]["channels last"]
     for its in tables["size"]["rows"].values():
         assert its["MiB_on_card"] > 0 and its["seconds_before_steps"] > 0
     assert "half precision" in ours.lines_of(options)
@@ -54,7 +54,8 @@ def test_the_card_says_what_the_cpu_says(made):
         assert abs(its["owner"] - rows["cpu, no"]["owner"]) <= .05, name
         if name != "cpu, no":
             assert 0 < its["waits_per_step"] <= 2, name
-    assert rows["cuda, bf16"]["loss_difference"] > 0, "it was not computed in half precision"
+        if name.endswith("16"):
+            assert its["loss_difference"] > 1e-5, "it was not computed in half precision"
 
 
 def test_a_step_copies_what_a_run_copies_and_waits_for_its_loss_alone():
