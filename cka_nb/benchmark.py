@@ -4,16 +4,17 @@
 
 # %% auto #0
 __all__ = ['alternated', 'interval', 'ratios_of', 'step_of', 'some_images', 'some_teachers', 'step_table', 'teachers_table',
-           'options_table', 'contrast_of', 'peaks', 'contrast_table', 'data_table', 'safety_table', 'import_table',
-           'lines_of', 'plot_ratios', 'benchmark']
+           'tried', 'one_line', 'options_table', 'contrast_of', 'peaks', 'contrast_table', 'data_table', 'safety_table',
+           'import_table', 'agreement_table', 'waits_of', 'size_of', 'size_table', 'lines_of', 'plot_ratios',
+           'benchmark', 'card_lines']
 
 # %% ../nbs/23_benchmark.ipynb #2972c375
-import json, math, os, platform, subprocess, sys, tempfile, time
+import copy, gc, json, math, os, platform, subprocess, sys, tempfile, time, warnings
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
-from itertools import cycle
+from itertools import cycle, tee
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
@@ -21,7 +22,7 @@ from types import SimpleNamespace
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from .alignment import alignment_loss
@@ -29,15 +30,19 @@ from .asking import AnswerCache, ask, images_hash
 from .baselines import CommonFeatureLearning, joint_distillation
 from .checkpoints import Checkpoints
 from .contrast import inter_model_loss, intra_model_loss
-from .core import as_text, progress, seeded, trusted, versions, write_json
-from .data import ImageFiles, Unlabelled, batches, random_crop_flip, view_of
-from .loop import HALF, check_folder, gradient_size, on_device, precision_for, state_of
-from .models import build_backbone
+from .core import as_text, device_for, progress, seeded, trusted, versions, write_json
+from .data import ImageFiles, Unlabelled, batches, digits, epoch_order, random_crop_flip
+from .data import view_of
+from .evaluation import evaluate
+from .experiments import stored_result
+from .loop import HALF, check_folder, gradient_size, precision_for, state_of
+from .models import SmallResNet, SmallVGG, build_backbone
 from .objective import ContrastiveAmalgamation
+from .ownership import ClassConditionalOwnership, MomentOwnership
 from .soft_targets import mixture_loss
 from .student import Student
 from .teachers import LabelSpace, Output, Teacher, fingerprint
-from .training import _largest, _Pupil
+from .training import _Beliefs, _largest, _Pupil, amalgamate, train_teacher
 
 # %% ../nbs/23_benchmark.ipynb #bda698d7
 def alternated(
@@ -86,10 +91,13 @@ def ratios_of(
 # %% ../nbs/23_benchmark.ipynb #d6880218
 _FULL = dict(teachers=('resnet18', 'resnet34'), student='resnet18', batch=64, size=(3, 64, 64),
              counts=(1, 2, 4, 8, 16), asked=(2, 4), rows=(256, 1024, 4096, 16384), whole=4096,
-             memory=('intra', 'inter', 'alignment'), files=256, pixels=256, tiny=(3, 32, 32), many=256)
+             memory=('intra', 'inter', 'alignment'), files=256, pixels=256, tiny=(3, 32, 32), many=256,
+             sizes=(10_000, 100_000, 1_000_000), says=(100, 512), steps=10, digits=800,
+             taught=5, learnt=10, views=8)
 _SMALL = dict(teachers=('resnet_small', 'resnet_small'), student='resnet_small', batch=16,
               size=(3, 16, 16), counts=(1, 2), asked=(2,), rows=(64, 128), whole=128,
-              memory=('intra',), files=32, pixels=24, tiny=(3, 16, 16), many=16)
+              memory=('intra',), files=32, pixels=24, tiny=(3, 16, 16), many=16,
+              sizes=(150, 300), says=(4, 16), steps=2, digits=256, taught=1, learnt=2, views=1)
 
 def step_of(
     objective,                # as for `amalgamate`
@@ -100,7 +108,7 @@ def step_of(
     setting: dict,            # student, size (C, H, W) and batch size
     device: torch.device,
     dtype: torch.dtype=torch.float32, # of the student's network
-    layout: torch.memory_format=torch.contiguous_format, # or channels_last
+    layout: torch.memory_format|None=None, # None: as in a run, channels last on a CUDA device
     compile: str='',          # mode of torch.compile for the student's network; '': not compiled
 ) -> Callable[[], None]:
     "One step of amalgamation, with a fresh student: what the loop does, but for its guards."
@@ -108,30 +116,34 @@ def step_of(
     with seeded(0):
         student = Student(setting['student'], space.classes, input_size=setting['size'])
         if hasattr(objective, 'build'): objective.build(space, student.head.in_features, widths)
-        owned_nt = torch.rand(count, T).to(device)
-        posterior_nc = torch.randn(count, len(space)).softmax(1).to(device)
-    pupil = _Pupil(student.to(memory_format=layout), objective).to(device).train()
+        posterior_nc = torch.randn(count, len(space)).softmax(1)
+        beliefs = _Beliefs(torch.rand(count, T), posterior_nc if getattr(
+            objective, 'takes_posterior', False) else None)
+    student = student.to(memory_format=layout or _layout(device))
+    pupil = _Pupil(student, objective).to(device).train()
     if compile: student.backbone.compile(mode=compile)
     half = partial(torch.autocast, device.type, dtype, enabled=dtype != torch.float32)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
     optimiser = torch.optim.AdamW(pupil.parameters(), lr=1e-3,
                                   fused=device.type in ('cpu', 'cuda'))
-    indices = cycle(torch.arange(count).split(setting['batch']))
-    believes = getattr(objective, 'takes_posterior', False)
+    plan, to_read = tee(cycle(torch.arange(count).split(setting['batch'])))
+    read = batches(images.resident(device), to_read, device)
     def step():
-        index_b = next(indices)
-        x = images.batch(index_b).to(device)
-        here_b = index_b.to(device)
-        x = view_of(x, here_b, 0, -1, random_crop_flip)
-        more = {'posterior': posterior_nc[here_b]} if believes else {}
+        index_b, (x, there_b) = next(plan), next(read)
         if compile: torch.compiler.cudagraph_mark_step_begin()
+        x = view_of(x, there_b, 0, -1, random_crop_flip)
+        owned_bt, posterior_bc = beliefs.of(index_b, x.device)
+        more = {} if posterior_bc is None else {'posterior': posterior_bc}
         with trusted(), half():
-            loss = sum(pupil(x, say(x, index_b), owned_nt[here_b], space, more).values())
+            loss = sum(pupil(x, say(x, index_b), owned_bt, space, more).values())
         scaler.scale(loss).backward()
         loss.item() # the loop looks at every step's loss
         scaler.step(optimiser); scaler.update()
         optimiser.zero_grad()
     return step
+
+def _layout(device) -> torch.memory_format: # that `placed` gives networks
+    return torch.channels_last if device.type == 'cuda' else torch.contiguous_format
 
 def some_images(
     count: int,
@@ -146,8 +158,8 @@ def some_teachers(count: int, setting: dict, device: torch.device) -> list[Teach
     with seeded(0):
         nets = [build_backbone(name, 4)
                 for _, name in zip(range(count), cycle(setting['teachers']))]
-    return [Teacher(net, [f'{t}:{c}' for c in range(4)], f'teacher{t}').to(device)
-            for t, net in enumerate(nets)]
+    return [Teacher(net, [f'{t}:{c}' for c in range(4)], f'teacher{t}').to(
+                device, memory_format=_layout(device)) for t, net in enumerate(nets)]
 
 # %% ../nbs/23_benchmark.ipynb #0db95833
 def step_table(
@@ -176,7 +188,7 @@ def step_table(
             'student': make(alone, nobody), 'teachers': lambda: ask(teachers, x),
             'CKA cached': make(ContrastiveAmalgamation(), read),
             'KD cached': make(joint_distillation, read)},
-            repeats, device, 'steps', 10 if device.type == 'cuda' else 1)
+            repeats, device, 'steps', _calls(device, small))
     both = ['teachers', 'student']
     wanted = {'CKA / KD': (['CKA'], ['KD']), 'CFL / KD': (['CFL'], ['KD']),
               'CKA / (teachers + student)': (['CKA'], both),
@@ -185,6 +197,9 @@ def step_table(
               'KD, asked / cached': (['KD'], ['KD cached'])}
     return dict(setting=_said(s, 'teachers', 'student', 'batch', 'size'), seconds=seconds,
                 ratios=ratios_of(seconds, wanted))
+
+def _calls(device: torch.device, small: bool) -> int: # a GPU's clock is read when it is done
+    return 10 if device.type == 'cuda' and not small else 1
 
 def _said(setting: dict, *names: str) -> dict: return {name: setting[name] for name in names}
 
@@ -217,7 +232,7 @@ def teachers_table(
     for T in s['asked']:
         variants[f'{T} asked'] = step(T, ContrastiveAmalgamation(),
                                       lambda x, index_b, T=T: ask(teachers[:T], x))
-    seconds = alternated(variants, repeats, device, 'teachers', 10 if device.type == 'cuda' else 1)
+    seconds = alternated(variants, repeats, device, 'teachers', _calls(device, small))
     wanted = {f'{T} known / student': ([f'{T} known'], ['student']) for T in s['counts']}
     wanted |= {f'epoch of {T}, asked / cached': ([f'{T} asked'], [f'{T} known'])
                for T in s['asked']}
@@ -231,11 +246,33 @@ def teachers_table(
                 epoch_seconds=dict(images=10_000, derived='steps x median seconds', **epoch))
 
 # %% ../nbs/23_benchmark.ipynb #0b71a002
+def tried(
+    makers: dict[str, Callable], # by name: makes a variant, which takes no arguments
+    device: torch.device,
+) -> tuple[dict, dict, dict]: # by name: the variants; bytes on a CUDA device; errors, a line each
+    "Make the variants and run each twice: what it needs at its peak, or why it does not run."
+    variants, memory, failed = {}, {}, {}
+    for name, make in makers.items():
+        try:
+            before = torch.cuda.memory_allocated(device) if device.type == 'cuda' else 0
+            its = make(); its()
+            if device.type == 'cuda': torch.cuda.reset_peak_memory_stats(device)
+            its()
+            if device.type == 'cuda':
+                memory[name] = torch.cuda.max_memory_allocated(device) - before
+            variants[name] = its
+        except Exception as error: failed[name] = one_line(error)
+    return variants, memory, failed
+
+def one_line(error: Exception) -> str: # its kind and the beginning of its text
+    "An error as one line of a table."
+    return f'{type(error).__name__}: {" ".join(str(error).split())[:300]}'
+
 def options_table(
     repeats: int,
     small: bool,
     device: torch.device,
-) -> dict: # setting, seconds, ratios
+) -> dict: # setting, seconds, ratios, images_per_second, memory on a CUDA device, failed
     "A step of CKA with channels last, in half precision, compiled; and the networks alone."
     s = _SMALL if small else _FULL
     s = s | dict(size=s['tiny'], batch=s['many'])
@@ -247,14 +284,19 @@ def options_table(
     if half != torch.float32: made['half precision'] = (half, last, '')
     if not small: made['compiled'] = (half, last, 'default')
     if device.type == 'cuda' and not small: made['CUDA graphs'] = (half, last, 'reduce-overhead')
-    variants = {name: _optioned(s, images, device, *its) for name, its in made.items()}
-    best = list(made)[-1]
-    variants['networks alone'] = _networks_of(s, images, device, *made[best])
-    seconds = alternated(variants, repeats, device, 'options', 10 if device.type == 'cuda' else 1)
+    variants, memory, failed = tried({name: partial(_optioned, s, images, device, *its)
+                                      for name, its in made.items()}, device)
+    if not variants: raise RuntimeError(f'no step runs: {failed["fp32"]}')
+    best = list(variants)[-1]
+    alone = tried({'networks alone': partial(_networks_of, s, images, device, *made[best])}, device)
+    for its, more in zip((variants, memory, failed), alone): its.update(more)
+    seconds = alternated(variants, repeats, device, 'options', _calls(device, small))
     wanted = {f'fp32 / {name}': (['fp32'], [name]) for name in list(made)[1:]}
     wanted[f'networks alone / {best}'] = (['networks alone'], [best])
+    wanted = {name: (a, b) for name, (a, b) in wanted.items() if {*a, *b} <= {*seconds}}
     return dict(setting=_said(s, 'teachers', 'student', 'batch', 'size') | dict(half=str(half)),
-                seconds=seconds, ratios=ratios_of(seconds, wanted))
+                seconds=seconds, ratios=ratios_of(seconds, wanted), failed=failed, memory=memory,
+                images_per_second={n: s['batch'] / median(t) for n, t in seconds.items()})
 
 def _optioned_teachers(s: dict, device, layout, compile: str) -> list[Teacher]:
     teachers = [t.to(memory_format=layout) for t in some_teachers(2, s, device)]
@@ -330,10 +372,10 @@ def contrast_of(
     return run
 
 # %% ../nbs/23_benchmark.ipynb #d3ccb690
-def _high_water() -> int: # bytes
+def _high_water(mark: str='VmHWM') -> int: # bytes; VmRSS: what is held now, where Linux says it
     status = Path('/proc/self/status')
     if status.is_file():
-        line = next((l for l in status.read_text().splitlines() if l.startswith('VmHWM')), None)
+        line = next((l for l in status.read_text().splitlines() if l.startswith(mark)), None)
         if line: return int(line.split()[1]) * 1024
     import resource
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -346,13 +388,22 @@ def _peak(case: list) -> int: # bytes above the inputs, on the CPU; for a proces
     run()
     return _high_water() - before
 
-def _print_peaks(cases: list, threads: int) -> None: # in a fresh process
-    torch.set_num_threads(threads)
+def _each_peak(cases: list) -> list[int|None]: # in a fresh process
     def one(case):
         with ProcessPoolExecutor(1, get_context('fork')) as pool:
             try: return pool.submit(_peak, case).result()
             except BrokenProcessPool: return None # there was not enough memory
-    print(json.dumps([one(case) for case in cases]))
+    return [one(case) for case in cases]
+
+def _fresh(function: str, *arguments): # of this module, by name; what JSON can say in and out
+    code = ('import json, sys, torch; import cka_nb.benchmark as its; '
+            'name, threads, arguments = json.loads(sys.argv[1]); torch.set_num_threads(threads); '
+            'print(json.dumps(getattr(its, name)(*arguments)))')
+    given = json.dumps([function, torch.get_num_threads(), arguments])
+    done = subprocess.run([sys.executable, '-c', code, given], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f'the process that measures memory failed: {done.stderr[-600:]}')
+    return json.loads(done.stdout.splitlines()[-1])
 
 def peaks(
     cases: list[tuple[str, bool, int]], # arguments of contrast_of
@@ -361,13 +412,7 @@ def peaks(
     "The memory that each loss needs, forward and backward, at its highest."
     if device.type == 'cuda': return [_peak_on(device, *case) for case in cases]
     if device.type != 'cpu' or not hasattr(os, 'fork'): return [None] * len(cases)
-    code = ('import json, sys; from cka_nb.benchmark import _print_peaks; '
-            '_print_peaks(json.loads(sys.argv[1]), int(sys.argv[2]))')
-    done = subprocess.run([sys.executable, '-c', code, json.dumps(cases),
-                           str(torch.get_num_threads())], capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f'the process that measures memory failed: {done.stderr[-600:]}')
-    return json.loads(done.stdout)
+    return _fresh('_each_peak', cases)
 
 def _peak_on(device, name: str, dull: bool, count: int) -> int:
     contrast_of(name, dull, 64, device)()
@@ -442,11 +487,11 @@ def _epoch(images: Unlabelled, ahead: int, net, batch_size: int, device, waited:
     read, total = batches(images, torch.arange(len(images)).split(batch_size), device, ahead), 0
     while True:
         start = time.perf_counter()
-        x = next(read, None)
+        pair = next(read, None)
         total += time.perf_counter() - start
-        if x is None: break
+        if pair is None: break
         if net is not None:
-            loss = net(x).square().mean()
+            loss = net(pair[0]).square().mean()
             loss.backward(); loss.item()
     waited.append(total)
 
@@ -508,10 +553,125 @@ def import_table(
     return dict(setting={}, seconds=seconds,
                 ratios=ratios_of(seconds, {' / '.join(lines): ([lines[0]], [lines[1]])}))
 
+# %% ../nbs/23_benchmark.ipynb #04a54aa1
+def agreement_table(
+    repeats: int,         # not used: a run of one seed says whether the device computes the same
+    small: bool,
+    device: torch.device,
+) -> dict: # setting, seconds and ratios (none), rows by 'device, precision', failed
+    "A small amalgamation on the CPU and on the device: losses, accuracies, waits of the host."
+    s, cuda = _SMALL if small else _FULL, device.type == 'cuda'
+    owns = ClassConditionalOwnership if small else MomentOwnership # the one is found faster
+    train, held_out, _ = digits()
+    images = train.images[:s['digits']]
+    teachers = [train_teacher(net(5, in_channels=1), train, list(classes), s['taught'], device='cpu')
+                for net, classes in ((SmallResNet, '01234'), (SmallVGG, '56789'))]
+    with seeded(0): start = Student('resnet_small', LabelSpace(teachers), input_size=(1, 8, 8))
+    runs = [('cpu', 'no', False), *((device.type, its, False) for its in (
+        ('no', 'bf16', 'fp16') if cuda else ('bf16',) if device.type == 'cpu' else ('no',)))]
+    if cuda and not small: runs.append(('cuda', 'no', 'reduce-overhead'))
+    rows, failed, first = {}, {}, None
+    for where, precision, compile in runs:
+        name = f'{where}, {"CUDA graphs" if compile else precision}'
+        run = partial(_amalgamated, teachers, start, images, owns, s['views'], where, precision, compile)
+        try:
+            student, history, waits = (waits_of(run, s['learnt']) if where == 'cuda' else
+                                       (*run(s['learnt']), None))
+            losses = torch.tensor([h['loss'] for h in history[:4]])
+            if first is None: first = losses
+            judged = evaluate(student, held_out, device='cpu')
+            rows[name] = dict(
+                loss_difference=(losses - first).abs().max().item(), joint=judged['joint'],
+                owner=judged['owner'], seconds_per_step=history[-1]['seconds'] / len(history),
+                waits_per_step=waits)
+        except Exception as error: failed[name] = one_line(error)
+    return dict(setting=_said(s, 'digits', 'taught', 'learnt', 'views') | dict(
+                    held_out=len(held_out), tf32=torch.backends.cudnn.allow_tf32),
+                seconds={}, ratios={}, rows=rows, failed=failed)
+
+def _amalgamated(teachers, start, images, owns, views, where, precision, compile, epochs):
+    student = copy.deepcopy(start)
+    return student, amalgamate(teachers, student, images, epochs=epochs, device=where, views=views,
+                               ownership=owns(LabelSpace(teachers)), mixed_precision=precision,
+                               compile=compile)
+
+def waits_of(
+    run: Callable[[int], tuple], # epochs -> (anything, the history of a run on a CUDA device)
+    epochs: int,                 # two or more
+) -> tuple:                      # what the run returns, and waits per step
+    "A run, and how often PyTorch warns that the host waits: less a run of one epoch, per step."
+    def warned(epochs):
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter('always')
+            torch.cuda.set_sync_debug_mode('warn')
+            try: made = run(epochs)
+            finally: torch.cuda.set_sync_debug_mode('default')
+        return sum('called a synchronizing CUDA operation' in str(w.message) for w in said), made
+    (few, (_, short)), (many, made) = warned(1), warned(epochs)
+    return *made, (many - few) / (len(made[1]) - len(short))
+
+# %% ../nbs/23_benchmark.ipynb #d28c8aa4
+def _noise(count: int, size: tuple) -> Tensor: # (count, C, H, W) uint8
+    images, gen = torch.empty(count, *size, dtype=torch.uint8), torch.Generator().manual_seed(0)
+    for part in images.split(10_000): part.random_(0, 256, generator=gen)
+    return images
+
+def _glance(size: tuple, classes: int, features: int) -> nn.Module: # at four pixels of each channel
+    return nn.Sequential(nn.AvgPool2d(1, size[1] // 2), nn.Flatten(), nn.Linear(4 * size[0], features),
+                         nn.ReLU(), nn.Linear(features, classes))
+
+def size_of(
+    count: int,        # N, images
+    size: list[int],   # their (C, H, W)
+    classes: int,      # of each of two teachers
+    features: int,     # of each of them
+    steps: int,        # to be taken, of 64 images
+    device: str,
+) -> dict:             # of the card only on a CUDA device
+    "A few steps of an amalgamation of N images: time and memory. To be called in a fresh process."
+    size = tuple(size)
+    with seeded(0): nets = [_glance(size, classes, features) for _ in range(2)]
+    teachers = [Teacher(net, [f'{t}:{c}' for c in range(classes)]) for t, net in enumerate(nets)]
+    def few_steps(images): # seconds before them, and theirs
+        with seeded(0): student = Student('resnet_small', LabelSpace(teachers), input_size=size)
+        start = time.perf_counter()
+        its = epoch_order(len(images), 0, 0)[:64 * steps].tolist()
+        loader = DataLoader(images, 64, sampler=its)
+        history = amalgamate(teachers, student, loader, epochs=1, views=1, device=device)
+        took = history[-1]['seconds']
+        return time.perf_counter() - start - took, took
+    few_steps(_noise(128, size)) # what is loaded when it is first used
+    images = _noise(count, size)
+    before = _high_water('VmRSS')
+    if device == 'cuda': torch.cuda.reset_peak_memory_stats()
+    waited, took = few_steps(images)
+    found = dict(seconds_before_steps=waited, microseconds_per_image=1e6 * waited / count,
+                 seconds_of_steps=took, MiB_above_images=(_high_water() - before) / 2**20)
+    if device == 'cuda': found['MiB_on_card'] = torch.cuda.max_memory_allocated() / 2**20
+    return found
+
+def size_table(
+    repeats: int,         # not used: a run each
+    small: bool,
+    device: torch.device,
+) -> dict: # setting, seconds and ratios (none), rows by 'N images'
+    "Time and memory of ever more images with networks that cost nothing; a process each."
+    s = _SMALL if small else _FULL
+    counts = s['sizes'][:2] if device.type == 'cuda' else s['sizes']
+    size, (classes, features) = s['tiny'], s['says']
+    rows = {f'{count:,} images': _fresh('size_of', count, size, classes, features, s['steps'], device.type)
+            for count in counts}
+    return dict(setting=dict(size=size, classes=classes, features=features, views=1, batch=64,
+                             steps=s['steps']),
+                seconds={}, ratios={}, rows=rows)
+
 # %% ../nbs/23_benchmark.ipynb #401513db
 _TABLES = {'step': step_table, 'teachers': teachers_table, 'options': options_table,
            'contrast': contrast_table, 'data': data_table, 'safety': safety_table,
-           'import': import_table}
+           'import': import_table, 'agreement': agreement_table, 'size': size_table}
+# what a run makes that names no parts; for a card with minutes, an estimate for a T4
+_ON_CPU = ['step', 'teachers', 'options', 'contrast', 'data', 'safety', 'import']
+_ON_CARD = {'agreement': 2., 'step': .5, 'options': 4.5, 'contrast': .5, 'size': 1.5}
 
 def lines_of(
     table: dict, # as one of the tables above
@@ -529,8 +689,14 @@ def lines_of(
     if 'extra_per_teacher' in table: rows['extra per teacher'] = table['extra_per_teacher']
     ratios = [[name, *(f'{r[k]:.3f}' for k in ('median', 'low', 'high')),
                f'{100 * r["coverage"]:.1f} %'] for name, r in rows.items()]
-    return (as_text([['seconds', 'median', 'least', 'most', *columns], *seconds]) + '\n\n'
-            + as_text([['ratio', 'median', 'low', 'high', 'coverage'], *ratios]))
+    heads = list(dict.fromkeys(k for its in table.get('rows', {}).values() for k in its))
+    plain = [[name, *('' if its.get(k) is None else f'{its[k]:.4g}' for k in heads)]
+             for name, its in table.get('rows', {}).items()]
+    blocks = ((['seconds', 'median', 'least', 'most', *columns], seconds),
+              (['ratio', 'median', 'low', 'high', 'coverage'], ratios),
+              (['', *(k.replace('_', ' ') for k in heads)], plain))
+    return '\n\n'.join([*(as_text([head, *rows]) for head, rows in blocks if rows), *(
+        f'{name} failed: {line}' for name, line in table.get('failed', {}).items())])
 
 def plot_ratios(
     tables: dict[str, dict], # by name
@@ -558,39 +724,76 @@ def benchmark(
     repeats: int=7,              # repetitions that count; fewer than six give no bound of 95 %
     small: bool=False,           # miniature networks and data: to see that it runs
     device: str|None=None,       # None: a GPU if there is one
-    parts: list[str]|None=None,  # step, teachers, options, contrast, data, safety, import; None: all
+    # step, teachers, options, contrast, data, safety, import, agreement, size; None: on a CPU all
+    # but the last two, on a GPU what one owes: agreement, step, options, contrast, size
+    parts: list[str]|None=None,
+    minutes: float|None=None,    # a part that would take longer is left out; None: 10 on a GPU
 ) -> dict:                       # what is written to benchmark.json
     "Time what this package does beside its alternatives; ratios with bounds, printed and kept."
-    parts, out = list(_TABLES) if parts is None else list(parts), Path(out)
-    unknown = [p for p in parts if p not in _TABLES]
-    if unknown or not parts:
+    unknown = [p for p in parts or () if p not in _TABLES]
+    if unknown or parts == []:
         raise ValueError(f'no part {", ".join(map(repr, unknown))}: choose from '
                          f'{", ".join(_TABLES)}')
     if not isinstance(repeats, int) or repeats < 1:
         raise ValueError(f'repeats must be a whole number of at least 1, got {repeats!r}')
-    check_folder(out)
-    where, start = on_device(device), time.perf_counter()
+    out = Path(out); check_folder(out)
+    where, start = device_for(device), time.perf_counter()
+    if minutes is None: minutes = 10 if where.type == 'cuda' else math.inf
     result = dict(what='benchmark', command=_command(out, repeats, small, device, parts),
                   seed=0, repeats=repeats, small=small, device=str(where), machine=_machine(where),
                   threads=torch.get_num_threads(), versions=versions(),
                   bound='order statistics of the paired ratios around their median, 95 % or more '
-                        'if there are six repetitions; see coverage', tables={})
-    for name in parts:
-        result['tables'][name] = table = _TABLES[name](repeats, small, where)
+                        'if there are six repetitions; see coverage',
+                  tables={}, failed={}, left_out=[], minutes=0.)
+    for name in parts or (_ON_CARD if where.type == 'cuda' else _ON_CPU):
+        if result['minutes'] + _ON_CARD.get(name, 1.) > minutes:
+            result['left_out'].append(name); said = 'left out, for want of time'
+        else: said = _made_part(name, result, repeats, small, where)
         result['minutes'] = (time.perf_counter() - start) / 60
         write_json(out/'benchmark.json', result) # also if it is stopped before the end
-        print(f'{name}\n\n{lines_of(table)}\n', flush=True)
+        print(f'{name}\n\n{said}\n', flush=True)
     import matplotlib.pyplot as plt
     figure = plot_ratios(result['tables'])
     figure.savefig(out/'benchmark.png', dpi=120, bbox_inches='tight'); plt.close(figure)
     print(f'written to {out}: benchmark.json, benchmark.png')
     return json.loads((out/'benchmark.json').read_text(encoding='utf-8'))
 
-def _command(out: Path, repeats: int, small: bool, device: str|None, parts: list[str]) -> str:
+def _made_part(name: str, result: dict, repeats: int, small: bool, device) -> str: # its lines
+    "A part that fails is noted, and the others go on: a day with a GPU is not lost to one error."
+    try: table = result['tables'][name] = _TABLES[name](repeats, small, device)
+    except Exception as error:
+        result['failed'][name] = line = one_line(error)
+        return f'failed: {line}'
+    finally: # the next part has the card for itself
+        if device.type == 'cuda' and not small: torch.compiler.reset()
+        gc.collect()
+        if device.type == 'cuda': torch.cuda.empty_cache()
+    result['failed'] |= {f'{name}: {its}': line for its, line in table.get('failed', {}).items()}
+    return lines_of(table)
+
+def _command(out: Path, repeats: int, small: bool, device: str|None, parts: list[str]|None) -> str:
     return ' '.join(['cka_nb benchmark', f'--out {out.as_posix()}', f'--repeats {repeats}',
                      *['--small'] * small, *[f'--device {device}'] * (device is not None),
-                     *[f'--parts {" ".join(parts)}'] * (parts != list(_TABLES))])
+                     *[f'--parts {" ".join(parts or ())}'] * (parts is not None)])
 
 def _machine(device: torch.device) -> str:
     its = f'{platform.system()} {platform.machine()}, {os.cpu_count()} processors'
-    return f'{torch.cuda.get_device_name(device)}, {its}' if device.type == 'cuda' else its
+    if device.type != 'cuda': return its
+    card = torch.cuda.get_device_properties(device)
+    return (f'{card.name} (capability {card.major}.{card.minor}, {card.total_memory / 2**30:.0f} GiB), '
+            f'{its}')
+
+def card_lines(
+    parts: list[str]|None=None,   # which tables; None: all there are
+    folder: str|Path|None=None,   # of results; None: those that come with the package
+) -> str:
+    "What `results/benchmark_cuda.json` says of a GPU, or that nothing is measured."
+    try: result = stored_result('benchmark_cuda', folder)
+    except ValueError: return 'not measured'
+    lines = [f'{result["machine"]}, torch {result["versions"]["torch"]}; {result["repeats"]} '
+             f'repetitions, {result["minutes"]:.1f} minutes']
+    lines += [f'{name}\n\n{lines_of(table)}' for name, table in result['tables'].items()
+              if parts is None or name in parts]
+    lines += [f'{name} failed: {line}' for name, line in result['failed'].items()
+              if name not in result['tables'] and ': ' not in name]
+    return '\n\n'.join(lines + [f'{name}: left out, for want of time' for name in result['left_out']])

@@ -165,7 +165,8 @@ def _predict(a, command):
     if bad: raise ValueError(f'{bad} of {max(bad, len(files))} could not be read')
 
 def _benchmark(a, command):
-    benchmark(_folder(a.out), a.repeats, a.small, a.device, a.parts)
+    failed = benchmark(_folder(a.out), a.repeats, a.small, a.device, a.parts, a.minutes)['failed']
+    if failed: raise ValueError(f'{len(failed)} failed: {", ".join(failed)}; the others are written')
 
 def _export(a, command):
     worst = export(read_student(a.student), a.out, a.size)
@@ -286,11 +287,15 @@ def parser() -> argparse.ArgumentParser:
     run = command('benchmark', _benchmark, 'what amalgamation costs on this machine, in ratios',
                   'Time, side by side and in turn: steps of CKA, CFL and KD, with and without kept\n'
                   'answers; contrast and alignment against whole matrices; ways of reading images;\n'
-                  'the import. Print tables; write benchmark.json and benchmark.png.',
+                  'the import. On a GPU: whether it says what the CPU says, steps in each precision,\n'
+                  'memory. Print tables; write benchmark.json and benchmark.png.',
                   'cka_nb benchmark --parts step teachers --repeats 9')
     run.add_argument('--parts', nargs='+', metavar='PART',
-                     help='which tables: step, teachers, options, contrast, data, safety, import '
-                     'all)')
+                     help='which tables: step, teachers, options, contrast, data, safety, import, '
+                     'agreement, size (default: all but the last two; on a GPU agreement, step, '
+                     'options, contrast, size)')
+    run.add_argument('--minutes', type=_rate, metavar='M', help='leave out what would end later, as '
+                     'far as can be told (default: 10 on a GPU, else no end)')
     run.add_argument('--repeats', type=_count, default=7, metavar='N',
                      help='times that each variant is run, in turn (default: 7)')
     run.add_argument('--small', action='store_true',

@@ -422,10 +422,14 @@ def plot_accuracies(rows: list[dict]) -> "Figure": # of matplotlib
     return figure
 
 # %% ../nbs/18_experiments.ipynb #8192b61f
-def stored_result(name: str) -> dict: # as the run wrote it
-    "A result that comes with the package, as it was written; `ValueError` names those there are."
+def stored_result(
+    name: str,
+    folder: str|Path|None=None, # None: of the results that come with the package
+) -> dict:                      # as the run wrote it
+    "A result that was kept, as it was written; `ValueError` names those there are."
     here = Path(find_spec('cka_nb').origin).parent
-    folder = next(f for f in (here/'results', here.parent/'results') if f.is_dir())
+    ours = (here/'results', here.parent/'results')
+    folder = Path(folder) if folder is not None else next(f for f in ours if f.is_dir())
     names = sorted(p.stem for p in folder.glob('*.json'))
     if name not in names: raise ValueError(f'no result {name!r}; there are {", ".join(names)}')
     return json.loads((folder/f'{name}.json').read_text(encoding='utf-8'))
