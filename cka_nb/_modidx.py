@@ -172,6 +172,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'cka_nb.contrast.neighbours': ('contrast.html#neighbours', 'cka_nb/contrast.py'),
                                  'cka_nb.contrast.positives': ('contrast.html#positives', 'cka_nb/contrast.py')},
             'cka_nb.core': { 'cka_nb.core._channels_last': ('core.html#_channels_last', 'cka_nb/core.py'),
+                             'cka_nb.core._filters': ('core.html#_filters', 'cka_nb/core.py'),
+                             'cka_nb.core._fits': ('core.html#_fits', 'cka_nb/core.py'),
                              'cka_nb.core._overflow': ('core.html#_overflow', 'cka_nb/core.py'),
                              'cka_nb.core.as_text': ('core.html#as_text', 'cka_nb/core.py'),
                              'cka_nb.core.check_labels': ('core.html#check_labels', 'cka_nb/core.py'),

@@ -236,25 +236,32 @@ def device_for(
 @contextmanager
 def placed(device: torch.device, *models: torch.nn.Module):
     "Inside the block the models are on the device; afterwards each part is back where it was."
-    homes = [(part, x.device, _channels_last(part)) for model in models for part in model.modules()
-             for x in [*part.parameters(recurse=False), *part.buffers(recurse=False)][:1]]
+    here = torch.empty(0, device=device).device # 'cuda' is 'cuda:0', or another one
+    moving = [(part, x.device, _channels_last(part)) for model in models for part in model.modules()
+              for x in [*part.parameters(recurse=False), *part.buffers(recurse=False)][:1]
+              if x.device != here or not _fits(part, here)]
     try:
         with enough_memory('moving networks to the device', 'Use fewer, or smaller ones, at once'):
-            for model in models:
-                if device.type == 'cuda': model.to(device, memory_format=torch.channels_last)
-                else: model.to(device)
+            for model in models if moving else ():
+                if here.type == 'cuda': model.to(here, memory_format=torch.channels_last)
+                else: model.to(here)
         yield
     finally:
-        for part, home, last in homes:
-            if home == device and device.type != 'cuda': continue # nothing was changed
+        for part, home, last in moving:
             layout = torch.channels_last if last else torch.contiguous_format
             part._apply(lambda x: x.to(home, memory_format=layout if x.ndim == 4 else
                                        torch.preserve_format), recurse=False)
 
-def _channels_last(part: torch.nn.Module) -> bool: # whether its filters lie in memory so
-    return any(x.ndim == 4 and not x.is_contiguous()
-               and x.is_contiguous(memory_format=torch.channels_last)
-               for x in part.parameters(recurse=False))
+def _filters(part: torch.nn.Module) -> list[Tensor]:
+    return [x for x in part.parameters(recurse=False) if x.ndim == 4]
+
+def _channels_last(part: torch.nn.Module) -> bool: # and not otherwise, as filters of 1 x 1 may be
+    return any(not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+               for x in _filters(part))
+
+def _fits(part: torch.nn.Module, device: torch.device) -> bool:
+    return device.type != 'cuda' or all(x.is_contiguous(memory_format=torch.channels_last)
+                                        for x in _filters(part))
 
 # %% ../nbs/01_core.ipynb #2a489beb
 def to_device(

@@ -19,6 +19,20 @@ def pytest_addoption(parser):
     parser.addoption("--flags", default="", help="run these flagged cells too, e.g. 'cuda slow'")
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "slow: minutes; runs with --flags slow alone")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave slow tests out, unless they are asked for."""
+    if "slow" in config.getoption("flags"):
+        return
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    items[:] = [item for item in items if item not in slow]
+    if slow:
+        config.hook.pytest_deselected(items=slow)
+
+
 @pytest.hookimpl(trylast=True)  # after pytest's own summary
 def pytest_unconfigure(config):
     """Print `N passed, N failed` as the very last line; an error is a failure."""

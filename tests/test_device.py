@@ -251,6 +251,18 @@ def test_models_go_home_when_a_run_fails():
         assert devices(halves[0]) == {"cuda"} and devices(halves[1]) == {"cpu"}
 
 
+def test_a_visit_within_a_visit_moves_nothing():
+    where = torch.device("cuda")
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))
+    with simulated_card() as card, core.placed(where, net):
+        at = [x.data_ptr() for x in net.state_dict().values()]
+        card.clear()
+        with core.placed(where, net):
+            assert net[0].weight.is_contiguous(memory_format=torch.channels_last)
+        assert [x.data_ptr() for x in net.state_dict().values()] == at and not card.waited
+    assert net[0].weight.is_contiguous() and devices(net) == {"cpu"}
+
+
 # the host does not wait
 
 def waits(step_epochs=(1, 2), **settings):

@@ -1,0 +1,36 @@
+"""A large set of images in little memory, of the host and of a simulated card."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from card import skip_reason
+
+GIB = 2**30
+CODE = """
+import json, sys
+from card import simulated_card
+from cka_nb.benchmark import size_of
+with simulated_card(memory=2 * 2**30) as card: # more raises an error
+    found = size_of(int(sys.argv[1]), [3, 32, 32], 100, 512, 10, "cuda")
+    print(json.dumps(found | dict(peak=card.peak, called=card.calls.total())))
+"""
+
+
+@pytest.mark.skipif(bool(skip_reason()), reason=str(skip_reason()))
+@pytest.mark.parametrize("count", [100_000, pytest.param(1_000_000, marks=pytest.mark.slow)])
+def test_ownership_and_ten_steps_within_two_gibibytes(count):
+    """Two teachers of 512 features and 100 classes, images of 3 x 32 x 32, one view."""
+    here = Path(__file__).parent
+    run = subprocess.run([sys.executable, "-c", CODE, str(count)], capture_output=True, text=True,
+                         env=os.environ | {"PYTHONPATH": f"{here}:{here.parent}",
+                                           "OMP_NUM_THREADS": "1"})
+    assert run.returncode == 0, run.stdout + run.stderr
+    found = json.loads(run.stdout.splitlines()[-1])
+    print(found)
+    assert found["MiB_above_images"] < 2048
+    assert 0 < found["peak"] <= 2 * GIB and found["called"] > count / 64
+    assert found["peak"] < count * 3 * 32 * 32 or count < 500_000, "the images are not held there"
