@@ -91,9 +91,9 @@ def ratios_of(
 # %% ../nbs/23_benchmark.ipynb #d6880218
 _FULL = dict(teachers=('resnet18', 'resnet34'), student='resnet18', batch=64, size=(3, 64, 64),
              counts=(1, 2, 4, 8, 16), asked=(2, 4), rows=(256, 1024, 4096, 16384), whole=4096,
-             memory=('intra', 'inter', 'alignment'), files=256, pixels=256, tiny=(3, 32, 32), many=256,
-             sizes=(10_000, 100_000, 1_000_000), says=(100, 512), steps=10, digits=800,
-             taught=5, learnt=10, views=8)
+             memory=('intra', 'inter', 'alignment'), files=256, pixels=256, tiny=(3, 32, 32),
+             many=256, sizes=(10_000, 100_000, 1_000_000), says=(100, 512), steps=10,
+             digits=800, taught=5, learnt=10, views=8)
 _SMALL = dict(teachers=('resnet_small', 'resnet_small'), student='resnet_small', batch=16,
               size=(3, 16, 16), counts=(1, 2), asked=(2,), rows=(64, 128), whole=128,
               memory=('intra',), files=32, pixels=24, tiny=(3, 16, 16), many=16,
@@ -564,7 +564,8 @@ def agreement_table(
     owns = ClassConditionalOwnership if small else MomentOwnership # the one is found faster
     train, held_out, _ = digits()
     images = train.images[:s['digits']]
-    teachers = [train_teacher(net(5, in_channels=1), train, list(classes), s['taught'], device='cpu')
+    teachers = [train_teacher(net(5, in_channels=1), train, list(classes), s['taught'],
+                              device='cpu')
                 for net, classes in ((SmallResNet, '01234'), (SmallVGG, '56789'))]
     with seeded(0): start = Student('resnet_small', LabelSpace(teachers), input_size=(1, 8, 8))
     runs = [('cpu', 'no', False), *((device.type, its, False) for its in (
@@ -573,7 +574,8 @@ def agreement_table(
     rows, failed, first = {}, {}, None
     for where, precision, compile in runs:
         name = f'{where}, {"CUDA graphs" if compile else precision}'
-        run = partial(_amalgamated, teachers, start, images, owns, s['views'], where, precision, compile)
+        run = partial(_amalgamated, teachers, start, images, owns, s['views'], where, precision,
+                      compile)
         try:
             student, history, waits = (waits_of(run, s['learnt']) if where == 'cuda' else
                                        (*run(s['learnt']), None))
@@ -617,8 +619,8 @@ def _noise(count: int, size: tuple) -> Tensor: # (count, C, H, W) uint8
     return images
 
 def _glance(size: tuple, classes: int, features: int) -> nn.Module: # at four pixels of each channel
-    return nn.Sequential(nn.AvgPool2d(1, size[1] // 2), nn.Flatten(), nn.Linear(4 * size[0], features),
-                         nn.ReLU(), nn.Linear(features, classes))
+    return nn.Sequential(nn.AvgPool2d(1, size[1] // 2), nn.Flatten(),
+                         nn.Linear(4 * size[0], features), nn.ReLU(), nn.Linear(features, classes))
 
 def size_of(
     count: int,        # N, images
@@ -659,7 +661,8 @@ def size_table(
     s = _SMALL if small else _FULL
     counts = s['sizes'][:2] if device.type == 'cuda' else s['sizes']
     size, (classes, features) = s['tiny'], s['says']
-    rows = {f'{count:,} images': _fresh('size_of', count, size, classes, features, s['steps'], device.type)
+    rows = {f'{count:,} images': _fresh('size_of', count, size, classes, features, s['steps'],
+                                        device.type)
             for count in counts}
     return dict(setting=dict(size=size, classes=classes, features=features, views=1, batch=64,
                              steps=s['steps']),
@@ -780,8 +783,8 @@ def _machine(device: torch.device) -> str:
     its = f'{platform.system()} {platform.machine()}, {os.cpu_count()} processors'
     if device.type != 'cuda': return its
     card = torch.cuda.get_device_properties(device)
-    return (f'{card.name} (capability {card.major}.{card.minor}, {card.total_memory / 2**30:.0f} GiB), '
-            f'{its}')
+    return (f'{card.name} (capability {card.major}.{card.minor}, '
+            f'{card.total_memory / 2**30:.0f} GiB), {its}')
 
 def card_lines(
     parts: list[str]|None=None,   # which tables; None: all there are
@@ -796,4 +799,5 @@ def card_lines(
               if parts is None or name in parts]
     lines += [f'{name} failed: {line}' for name, line in result['failed'].items()
               if name not in result['tables'] and ': ' not in name]
-    return '\n\n'.join(lines + [f'{name}: left out, for want of time' for name in result['left_out']])
+    return '\n\n'.join([*lines, *(f'{name}: left out, for want of time'
+                                  for name in result['left_out'])])
