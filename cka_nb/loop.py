@@ -276,7 +276,6 @@ def fit(
                     total = total + torch.stack([v.detach().float() for v in
                                                  (*parts.values(), *largest.values())])
                     engine.backward(sum(parts.values()) / accumulate)
-            if engine.scaler: engine.unscale_gradients(optimiser)
             size = gradient_size(parameters).float()
             wish = torch.full_like(size, bool(noted))
             read_off = engine.reduce(torch.stack([*total / accumulate, size, wish]), 'mean').tolist()
