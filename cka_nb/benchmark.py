@@ -93,7 +93,7 @@ _FULL = dict(teachers=('resnet18', 'resnet34'), student='resnet18', batch=64, si
              counts=(1, 2, 4, 8, 16), asked=(2, 4), rows=(256, 1024, 4096, 16384), whole=4096,
              memory=('intra', 'inter', 'alignment'), files=256, pixels=256, tiny=(3, 32, 32),
              many=256, sizes=(10_000, 100_000, 1_000_000), says=(100, 512), steps=10,
-             digits=800, taught=5, learnt=10, views=8)
+             digits=800, taught=10, learnt=10, views=8)
 _SMALL = dict(teachers=('resnet_small', 'resnet_small'), student='resnet_small', batch=16,
               size=(3, 16, 16), counts=(1, 2), asked=(2,), rows=(64, 128), whole=128,
               memory=('intra',), files=32, pixels=24, tiny=(3, 16, 16), many=16,
