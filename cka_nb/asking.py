@@ -81,7 +81,7 @@ class AnswerCache:
         self.augment, self.seed = augment, seed
         self.averaged = range(1, 1 + views) if augment and views else [0]
         self.kept = [] if folder is None else range(1, 1 + kept) if augment else [0]
-        with torch.no_grad():
+        with torch.no_grad(), enough_memory('asking the teachers', 'Use fewer, or smaller ones'):
             asked = ask(teachers, to_device(images.batch([0]), device), dtype, traced=True)
         self.widths = [(o.logits.shape[1], o.features.shape[1], fewer(u).shape[1])
                        for o, u in asked]
@@ -280,9 +280,9 @@ class AnswerCache:
         left = torch.ones(len(self.images), dtype=torch.bool)
         left[self.asked] = False
         index, held = mine(left.nonzero()[:, 0].split(self.block)) if left.any() else (), []
-        for k, means in enumerate(self._ask(list(progress(index, 'asking the teachers')))):
-            held.append((index[k], means))
-            if sum(map(len, (i for i, _ in held))) >= rows or k == len(index) - 1:
+        for index_b, means in zip(progress(index, 'asking the teachers'), self._ask(index)):
+            held.append((index_b, means))
+            if sum(len(i) for i, _ in held) >= rows or index_b is index[-1]:
                 yield torch.cat([i for i, _ in held]), *self._parts(
                     np.concatenate([m for _, m in held]))
                 held = []

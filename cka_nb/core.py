@@ -4,15 +4,17 @@
 
 # %% auto #0
 __all__ = ['DEVICES', 'trusted', 'checking_values', 'check_rows', 'check_temperature', 'check_weight', 'check_labels',
-           'full_precision', 'unit_rows', 'weighted_mean', 'seeded', 'evaluating', 'enough_memory', 'one_device',
-           'device_for', 'placed', 'to_device', 'widest', 'progress', 'settle', 'write_whole', 'write_json',
-           'read_json', 'printable', 'as_text', 'versions']
+           'full_precision', 'unit_rows', 'weighted_mean', 'reseed', 'seeded', 'evaluating', 'out_of_memory',
+           'enough_memory', 'one_device', 'device_for', 'placed', 'to_device', 'widest', 'progress', 'settle',
+           'write_whole', 'write_json', 'read_json', 'printable', 'as_text', 'versions']
 
 # %% ../nbs/01_core.ipynb #2cfd10b4
 import functools, json, math, os, sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
+from threading import RLock
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -152,9 +154,7 @@ def weighted_mean(
     return (weight_b * terms_b).sum() / torch.where(total > 0, total, torch.ones_like(total))
 
 # %% ../nbs/01_core.ipynb #7139990f
-@contextmanager
-def seeded(seed: int):
-    "Torch's random state is a function of `seed` inside the block and untouched by it outside."
+def _generators(): # of the devices in use: get the state, put it back, seed
     used = [(torch.get_rng_state, torch.set_rng_state, torch.default_generator.manual_seed)]
     # a GPU that nobody has used yet keeps the seed that waits for it; torch.manual_seed replaces it
     for module in (torch.cuda, torch.xpu):
@@ -162,9 +162,19 @@ def seeded(seed: int):
             used.append((module.get_rng_state_all, module.set_rng_state_all, module.manual_seed_all))
     if torch.backends.mps.is_available():
         used.append((torch.mps.get_rng_state, torch.mps.set_rng_state, torch.mps.manual_seed))
+    return used
+
+def reseed(seed: int) -> None:
+    "Seed the random numbers of the CPU and of every device in use."
+    for _, _, seed_device in _generators(): seed_device(int(seed))
+
+@contextmanager
+def seeded(seed: int):
+    "Torch's random state is a function of `seed` inside the block and untouched by it outside."
+    used = _generators()
     before = [get() for get, _, _ in used]
     try:
-        for _, _, seed_device in used: seed_device(int(seed))
+        reseed(seed)
         yield
     finally:
         for (_, put_back, _), state in zip(used, before): put_back(state)
@@ -181,6 +191,12 @@ def evaluating(*models: torch.nn.Module):
         for m, mode in modes: m.training = mode
 
 # %% ../nbs/01_core.ipynb #d7104eb7
+def out_of_memory(error: BaseException) -> bool:
+    "Whether this is memory running out, in the words of any device."
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(
+        words in str(error) for words in ('out of memory', 'not enough memory',
+                                          "can't allocate memory", 'ALLOC_FAILED'))
+
 @contextmanager
 def enough_memory(
     what: str, # for the message: who needs it
@@ -189,11 +205,11 @@ def enough_memory(
     "Memory that runs out inside the block ends in one line: `OutOfMemoryError` says what to lower."
     try: yield
     except (RuntimeError, MemoryError) as error:
-        known = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(
-            words in str(error) for words in ('out of memory', 'not enough memory', "can't allocate memory"))
-        if not known or isinstance(error.__cause__, (RuntimeError, MemoryError)): raise
+        told = isinstance(error.__cause__, (RuntimeError, MemoryError)) # by a block inside
+        if not out_of_memory(error) or told: raise
         first = (str(error).splitlines() or ['MemoryError'])[0][:160]
-        raise torch.OutOfMemoryError(f'{what}: there is not enough memory ({first}). {cure}') from error
+        raise torch.OutOfMemoryError(
+            f'{what}: there is not enough memory ({first}). {cure}') from error
 
 @contextmanager
 def one_device(
@@ -217,51 +233,54 @@ def device_for(
     device: str|torch.device|None=None, # 'cpu', 'cuda', 'mps', 'xpu'; None: what accelerate takes
 ) -> torch.device:
     "Where to compute: a GPU if there is one and nothing is said; `ValueError` if it is not there."
-    if isinstance(device, torch.device): return device
     from accelerate import PartialState
-    if device is not None and ':' in str(device):
-        raise ValueError(f'device {device!r} has an index: choose the GPU with CUDA_VISIBLE_DEVICES '
-                         f'and say {device.split(":")[0]!r}')
-    if device is not None and device not in DEVICES:
+    try: wanted = None if device is None else torch.device(device)
+    except RuntimeError: wanted = torch.device('meta')
+    if wanted is not None and wanted.type not in DEVICES:
         raise ValueError(f'unknown device {str(device)!r}: cpu, cuda or mps, or None to choose')
-    if device == 'cpu': return torch.device('cpu')
+    if wanted is not None and wanted.type == 'cpu': return torch.device('cpu')
     # a run that has begun, or several processes, know theirs; else nothing is begun here
     begun = PartialState() if PartialState._shared_state else None
     found = (begun.device if begun is not None and begun.num_processes > 1
              else PartialState.__new__(PartialState).default_device)
-    if device is not None and found.type != device:
-        raise ValueError(f'device {device!r} is not available here, only {found.type}')
+    if wanted is None: return found
+    if found.type != wanted.type:
+        raise ValueError(f'device {str(device)!r} is not available here, only {found.type}')
+    if wanted.index is not None and wanted.index != torch.empty(0, device=found).device.index:
+        raise ValueError(f'device {str(device)!r} has an index: choose the GPU with '
+                         f'CUDA_VISIBLE_DEVICES and say {wanted.type!r}')
     return found
+
+_visits = WeakKeyDictionary() # model -> a lock: while one thread has moved it, others wait
 
 @contextmanager
 def placed(device: torch.device, *models: torch.nn.Module):
-    "Inside the block the models are on the device; afterwards each part is back where it was."
+    "Inside the block the models are on the device; afterwards each is back where it was."
     here = torch.empty(0, device=device).device # 'cuda' is 'cuda:0', or another one
-    moving = [(part, x.device, _channels_last(part)) for model in models for part in model.modules()
-              for x in [*part.parameters(recurse=False), *part.buffers(recurse=False)][:1]
-              if x.device != here or not _fits(part, here)]
-    try:
-        with enough_memory('moving networks to the device', 'Use fewer, or smaller ones, at once'):
-            for model in models if moving else ():
-                if here.type == 'cuda': model.to(here, memory_format=torch.channels_last)
-                else: model.to(here)
+    with ExitStack() as way_home:
+        for model in sorted(models, key=id):
+            lock = _visits.setdefault(model, RLock())
+            lock.acquire(); way_home.callback(lock.release)
+            homes = {x.device for x in (*model.parameters(), *model.buffers())}
+            turned = [] if here.type != 'cuda' else [
+                x for x in model.parameters()
+                if x.ndim == 4 and not x.is_contiguous(memory_format=torch.channels_last)]
+            if homes <= {here} and not turned: continue
+            way_home.callback(_go_home, model, homes, _parts_of_several(model, homes), turned)
+            with enough_memory('moving networks to the device', 'Use fewer, or smaller ones'):
+                model.to(here)
+                for x in turned: x.data = x.data.contiguous(memory_format=torch.channels_last)
         yield
-    finally:
-        for part, home, last in moving:
-            layout = torch.channels_last if last else torch.contiguous_format
-            part._apply(lambda x: x.to(home, memory_format=layout if x.ndim == 4 else
-                                       torch.preserve_format), recurse=False)
 
-def _filters(part: torch.nn.Module) -> list[Tensor]:
-    return [x for x in part.parameters(recurse=False) if x.ndim == 4]
+def _parts_of_several(model, homes) -> list[tuple]: # of a model that lies on several devices
+    if len(homes) < 2: return []
+    return [(part, x.device) for part in model.modules()
+            for x in [*part.parameters(recurse=False), *part.buffers(recurse=False)][:1]]
 
-def _channels_last(part: torch.nn.Module) -> bool: # and not otherwise, as filters of 1 x 1 may be
-    return any(not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
-               for x in _filters(part))
-
-def _fits(part: torch.nn.Module, device: torch.device) -> bool:
-    return device.type != 'cuda' or all(x.is_contiguous(memory_format=torch.channels_last)
-                                        for x in _filters(part))
+def _go_home(model, homes, parts, turned) -> None:
+    if len(homes) == 1: model.to(*homes)
+    for part, home in parts: part._apply(lambda x: x.to(home), recurse=False)
+    for x in turned: x.data = x.data.contiguous()
 
 # %% ../nbs/01_core.ipynb #2a489beb
 def to_device(

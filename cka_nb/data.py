@@ -165,7 +165,7 @@ class Unlabelled(Dataset):
         there = copy.copy(self)
         if self.items.is_floating_point(): # values are checked once, not at every step
             for i in range(0, len(self), 4096): self.read(range(i, min(i + 4096, len(self))))
-        there.items, there.checked = self.items.to(device), True
+        there.items, there.checked = to_device(self.items, device, pin=False), True
         return there
 
     def read(self, index: list[int]|Tensor) -> Tensor: # (B, C, H, W), uint8, or finite floats
@@ -409,7 +409,7 @@ def batches(
 ) -> Iterator[tuple[Tensor, Tensor]]: # (B, C, H, W), float in [0, 1], and (B,), on the device
     "The images of one batch after the other, and their index; what is not there is read ahead."
     one_tensor = isinstance(images.items, Tensor)
-    pin = (lambda x: x.pin_memory()) if device.type == 'cuda' else (lambda x: x)
+    pin = lambda x: x.pin_memory() if device.type == 'cuda' and x.device.type == 'cpu' else x
     def ready(index_b): return pin(images.read(index_b)), pin(index_b)
     if one_tensor and images.items.device.type == device.type:
         there = (to_device(index_b, device) for index_b in index)

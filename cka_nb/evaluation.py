@@ -50,7 +50,7 @@ def answers_of(
             f'evaluate needs a labelled data set with a length, got {type(dataset).__name__}')
     if not len(dataset): raise ValueError('the data set is empty')
     rows, where = [], device_for(device)
-    with (evaluating(*modules), placed(where, *modules),
+    with (placed(where, *modules), evaluating(*modules), # one thread after the other
           enough_memory('evaluating', 'Lower batch_size')):
         for start in progress(range(0, len(dataset), batch_size), 'evaluating'):
             x, labels = _batch(dataset, range(start, min(start + batch_size, len(dataset))))

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from .checkpoints import Checkpoints, Stopped, noting_signals
-from .core import device_for, enough_memory, progress, trusted
+from .core import device_for, enough_memory, progress, reseed, trusted
 from .data import Unlabelled, batches
 from .processes import place, share
 
@@ -254,18 +254,18 @@ def fit(
     plan, to_read = tee(b for epoch in range(done // per_epoch, epochs) for b in
                         cut(epoch)[accumulate * (done % per_epoch if epoch == done // per_epoch
                                                  else 0):])
-    with noting_signals() as noted, _tracked(engine):
+    with (noting_signals() as noted, _tidied(engine, parameters),
+          enough_memory(description, _LESS)):
         read = batches(images, map(share, to_read), engine.device)
         for step in progress(range(done, steps), description, total=steps, done=done):
             epoch, k = divmod(step, per_epoch)
-            torch.manual_seed((seed * 1_000_003 + step * place()[1] + place()[0]) % 2**63)
+            reseed((seed * 1_000_003 + step * place()[1] + place()[0]) % 2**63)
             remembered = [b.clone() for b in net.buffers()]
             for group in optimiser.param_groups: group['lr'] = lr * one_cycle(step, steps)
             total, shown = 0, []
             for part in range(accumulate):
                 more_follow = part < accumulate - 1
-                with (engine.no_sync(prepared) if more_follow else nullcontext(),
-                      enough_memory(description, _LESS)):
+                with engine.no_sync(prepared) if more_follow else nullcontext():
                     asked = time.perf_counter()
                     whole_b, (x, there_b) = next(plan), next(read)
                     waited += time.perf_counter() - asked
@@ -290,7 +290,7 @@ def fit(
                     f'{description}: {not_finite(dict(zip(named, read_off)), net, about)} at step '
                     f'{step} (epoch {epoch}); the weights of the step before are kept. Try a smaller '
                     'lr, or leave out what is named')
-            with enough_memory(description, _LESS): optimiser.step()
+            optimiser.step()
             optimiser.zero_grad()
             skipped = skipped + 1 if overflowed else 0
             if skipped > 20:
@@ -334,9 +334,10 @@ def _plan(images, seed, batch_size, accumulate) -> tuple[int, Callable[[int], li
         batch_size // accumulate)
 
 @contextmanager
-def _tracked(engine):
+def _tidied(engine, parameters): # whatever ends the loop
     try: yield
     finally:
+        for p in parameters: p.grad = None
         if engine.trackers: engine.end_training()
 
 def _from_all(lines: list[str]) -> list[str]: # what each process found

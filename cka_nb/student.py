@@ -13,8 +13,8 @@ import torch
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
-from .core import device_for, enough_memory, evaluating, placed, printable, seeded
-from .core import to_device, write_whole
+from .core import device_for, enough_memory, evaluating, one_device, out_of_memory, placed
+from .core import printable, seeded, to_device, write_whole
 from .data import check_images
 from .models import Preprocess, build_backbone, with_channels
 from .teachers import LabelSpace, Output, class_names, find_head, load_state, logits_of
@@ -156,9 +156,10 @@ class Student(nn.Module, PyTorchModelHubMixin, library_name='cka_nb',
         x = self.preprocess(to_device(images, self.head.weight.device, pin=False))
         if self.wanted_channels: x = with_channels(x, self.wanted_channels)
         x = x.to(self.head.weight.dtype)
-        try: features = pooled(logits_of(self.backbone(x)))
+        try:
+            with one_device('the backbone'): features = pooled(logits_of(self.backbone(x)))
         except (RuntimeError, AssertionError) as error:
-            if isinstance(error, torch.OutOfMemoryError) or not any(
+            if out_of_memory(error) or not any(
                     w in str(error) for w in ('channels', 'size', 'shape', 'height', 'width')):
                 raise
             raise ValueError(f'the student cannot read images of shape {tuple(images.shape)} '
@@ -173,7 +174,7 @@ class Student(nn.Module, PyTorchModelHubMixin, library_name='cka_nb',
     ) -> tuple[list[str], Tensor]:     # B class names, probabilities (B, classes)
         "The most probable class of each image, and all probabilities; in eval mode."
         home = self.head.weight.device # the answer is there, and so is the student afterwards
-        with (evaluating(self), placed(device_for(device), self),
+        with (placed(device_for(device), self), evaluating(self), # one thread after the other
               enough_memory('predicting', 'Hand in fewer images at a time')):
             probabilities = self(images).logits.float().softmax(1).to(home)
         return [self.classes[i] for i in probabilities.argmax(1).tolist()], probabilities

@@ -19,7 +19,8 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from .core import one_device, read_json, seeded, to_device, write_json, write_whole
+from .core import one_device, out_of_memory, read_json, seeded, to_device, write_json
+from .core import write_whole
 from .data import as_float, check_images
 from .models import Preprocess, build_backbone
 
@@ -164,9 +165,11 @@ class Teacher(nn.Module):
         x = as_float(to_device(images, self._device(), pin=False))
         half = self.precision is not None
         with torch.autocast(x.device.type, self.precision, enabled=half): # whatever the caller has
-            try: logits, features = self._answer(self._wanted(x))
+            try:
+                with one_device(f'the model of teacher {self.name!r}'):
+                    logits, features = self._answer(self._wanted(x))
             except (RuntimeError, IndexError, AttributeError, AssertionError, ValueError) as error:
-                if isinstance(error, torch.OutOfMemoryError) or repr(self.name) in str(error):
+                if out_of_memory(error) or repr(self.name) in str(error):
                     raise
                 raise ValueError(f'teacher {self.name!r} cannot read images of shape '
                                  f'{tuple(images.shape)} ({_first_line(error)}); give it '

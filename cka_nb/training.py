@@ -242,7 +242,8 @@ def train_teacher(
             with one_device('transform'): return transform(x)
         def loss_parts(prepared, x, index_b, whole_b, step, epoch):
             if compile: torch.compiler.cudagraph_mark_step_begin()
-            logits = prepared(wanted(view_of(x, index_b, seed, step, augment)))
+            x = wanted(view_of(x, index_b, seed, step, augment))
+            with one_device('the model'): logits = prepared(x)
             return {'cross_entropy': nn.functional.cross_entropy(logits.float(), labels[index_b])}, {}
         def blame(index_b, step, epoch):
             with _eager(compile):
@@ -498,7 +499,8 @@ def amalgamate(
             warn_of_collapse(pupil.said, step, told)
             if monitor is None: return {}
             with seeded(seed), _eager(compile):
-                return {'monitor': evaluate(student, monitor, device=engine.device)}
+                return {'monitor': evaluate(student, monitor, min(256, 4 * batch_size),
+                                             device=engine.device)}
         def blame(index_b, step, epoch): # asked again, one by one
             x, there_b = (to_device(x, engine.device) for x in (images.batch(index_b), index_b))
             x = viewed(x, there_b, step, epoch)

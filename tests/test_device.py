@@ -10,6 +10,7 @@ import random
 import re
 import warnings
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from unittest.mock import patch
 
 import pytest
@@ -17,7 +18,7 @@ import torch
 from card import simulated_card, skip_reason
 from PIL import Image
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset, TensorDataset
 
 import cka_nb as cka
 from cka_nb import baselines, core, data, ownership, training
@@ -203,6 +204,8 @@ def test_a_teacher_is_trained_there_saved_loaded_and_judged(tmp_path):
         assert cka.fingerprint(again) == cka.fingerprint(taught)
         judged = cka.evaluate(again, x)
         assert judged["count"] == 64 and devices(again) == {"cpu"}
+        there = cka.Teacher(network(5).to("cuda"), list("01234"), transform=cka.Preprocess(None, [.5], [.5]))
+        assert devices(there) == {"cuda"} and there(x.images).logits.is_cuda
         moved = again.to("cuda")
         assert moved(x.images).logits.is_cuda, "an image of the CPU goes to the model"
         assert moved.traced(x.images[:4])[1].is_cuda
@@ -451,6 +454,131 @@ def test_functions_that_keep_a_tensor_on_the_cpu_are_told_so():
             wrong.to("cuda")(x)
 
 
+# what strangers brought
+
+@pytest.mark.parametrize("container", [
+    TensorDataset, list, lambda x: Subset(TensorDataset(x), range(48)), iter,
+    lambda x: DataLoader(TensorDataset(x), batch_size=16)],
+    ids=["tensors", "list", "subset", "iterator", "loader"])
+def test_images_that_are_on_the_card_already(container):
+    with simulated_card():
+        x = parts()[2].to("cuda")
+        assert losses(go(images=container(x))[2]).isfinite().all()
+        assert losses(go(images=container(x), device="cpu", epochs=1)[2]).isfinite().all()
+        cka.train_teacher(network(2), cka.TensorImages(x, torch.arange(64) % 3, list("abc")),
+                          classes=["a", "c"], epochs=1)
+
+
+class Plain(nn.Module):
+    """Moves a tensor that is neither a parameter nor a buffer, as many networks do."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = torch.full((1,), 2.)
+
+    def _apply(self, fn):
+        super()._apply(fn)
+        self.scale = fn(self.scale)
+        return self
+
+    def forward(self, x):
+        return x * self.scale
+
+
+class Deep(nn.Module):
+    """Has filters of five dimensions, which have no channels last of the usual kind."""
+
+    def __init__(self):
+        super().__init__()
+        self.filters = nn.Conv3d(1, 1, 1)
+
+    def forward(self, x):
+        return self.filters(x[:, None])[:, 0]
+
+
+@pytest.mark.parametrize("layer", [Plain, Deep])
+def test_layers_that_move_in_their_own_way(layer):
+    _, _, x = parts()
+    net = nn.Sequential(layer(), *network(5))
+    with simulated_card():
+        teacher = cka.train_teacher(net, labelled(x), epochs=1, batch_size=16)
+        student = cka.Student(nn.Sequential(layer(), *network(5)), list("01234"), input_size=(1, 8, 8))
+        cka.amalgamate([teacher], student, x, epochs=1, batch_size=16, views=0)
+        student.predict(x)
+        for model in (net, teacher, student):
+            assert devices(model) == {"cpu"}
+        assert not teacher(x).logits.is_cuda and not student(x).logits.is_cuda
+
+
+def test_threads_ask_a_student_in_turn():
+    _, student, x = parts()
+    with simulated_card():
+        expected = student.predict(x[:4])[0]
+        with ThreadPoolExecutor(3) as pool:
+            said = list(pool.map(lambda _: student.predict(x[:4])[0], range(12)))
+        assert said == [expected] * 12 and devices(student) == {"cpu"}
+
+
+def test_a_run_on_the_cpu_leaves_the_seed_that_waits_for_the_card():
+    teachers, student, x = parts()
+    def numbers(between):
+        with simulated_card():
+            torch.manual_seed(123)
+            between()
+            return torch.rand(2, device="cuda").cpu()
+    def run():
+        cka.amalgamate(teachers, student, x, epochs=1, batch_size=16, views=0, device="cpu")
+        cka.train_teacher(network(5), labelled(x), epochs=1, device="cpu")
+    torch.manual_seed(123)
+    assert torch.equal(numbers(lambda: None), numbers(run))
+
+
+def test_names_of_devices():
+    with simulated_card():
+        for name in (None, "cuda", "cuda:0", torch.device("cuda"), torch.device("cuda:0")):
+            assert core.device_for(name).type == "cuda", name
+        assert len(go(device="cuda:0", epochs=1)[2]) == 4
+        with pytest.raises(ValueError, match="'cuda:1' has an index: choose"):
+            go(device="cuda:1")
+    with pytest.raises(ValueError, match="'cuda' is not available here"):
+        cka.evaluate(parts()[1], labelled(parts()[2]), device=torch.device("cuda"))
+
+
+class Constant(nn.Module):
+    """Makes a tensor on the CPU whenever it is asked."""
+
+    def forward(self, x):
+        return x + torch.zeros(x.shape[-1])
+
+
+def test_networks_that_make_constants_on_the_cpu_are_told_so():
+    teachers, student, x = parts()
+    net = nn.Sequential(Constant(), *network(3))
+    with simulated_card():
+        wrong = cka.Teacher(net, CLASSES[0], "own")
+        with pytest.raises(ValueError, match="the model of teacher 'own' mixes devices"):
+            cka.amalgamate([wrong, teachers[1]], student, x)
+        with pytest.raises(ValueError, match="the model mixes devices"):
+            cka.train_teacher(net, labelled(x), classes=list("012"), epochs=1)
+        mine = cka.Student(nn.Sequential(Constant(), *network(5)), student.classes, input_size=(1, 8, 8))
+        with pytest.raises(ValueError, match="the backbone mixes devices"):
+            cka.amalgamate(teachers, mine, x)
+
+
+@pytest.mark.parametrize("words", ["CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED",
+                                   "MPS backend out of memory", "CUDNN_STATUS_ALLOC_FAILED"])
+def test_memory_runs_out_in_the_words_of_any_device(words):
+    def full(*args):
+        raise RuntimeError(words)
+    teachers, student, x = parts()
+    teachers[0].model[0].register_forward_hook(lambda *args: full() if len(args[1][0]) > 1 else None)
+    with pytest.raises(torch.OutOfMemoryError, match="asking the teachers: .* Lower batch_size"):
+        cka.amalgamate(teachers, student, x, device="cpu")
+    student.backbone[0].register_forward_hook(full)
+    with pytest.raises(torch.OutOfMemoryError, match="predicting: .* fewer images"):
+        student.predict(x, device="cpu")
+
+
 # memory
 
 def test_memory_that_runs_out_is_one_line_that_says_what_to_lower(tmp_path):
@@ -479,6 +607,10 @@ def test_memory_that_runs_out_is_one_line_that_says_what_to_lower(tmp_path):
         with pytest.raises(torch.OutOfMemoryError, match="predicting: .* fewer images"):
             student.predict(x.images)
         assert devices(*teachers, student) == {"cpu"}
+        card.fail_at("convolution_backward", 5)
+        with pytest.raises(torch.OutOfMemoryError, match="Lower batch_size, or raise accumulate"):
+            cka.amalgamate(teachers, student, x.images, batch_size=16, views=1)
+        assert all(p.grad is None for p in student.parameters())
     with simulated_card(memory=1000), pytest.raises(
             torch.OutOfMemoryError, match="moving networks to the device"):
         go()

@@ -272,7 +272,7 @@ BREAKAGES = r"""
   other: answers_of: labels by number, not by name
     [y if place is None else place[y] for y in labels] ==> labels
   other: answers_of: eval mode not undone
-    with (evaluating(*modules), placed ==> for m in modules: m.eval()\n    with (placed
+    with (placed(where, *modules), evaluating(*modules), ==> for m in modules: m.eval()\n    with (placed(where, *modules),
   sign: calibration_error: without abs
     gap_b.abs() ==> gap_b
   sum: calibration_error: sum over images
@@ -335,7 +335,7 @@ BREAKAGES = r"""
   other: loop: batch norms remember the bad step
     for b, its in zip(net.buffers(), remembered): b.copy_(its) ==> pass
   other: loop: dropout goes on from anywhere
-    torch.manual_seed((seed * 1_000_003 + step * place()[1] + place()[0]) % 2**63) ==> pass
+    reseed((seed * 1_000_003 + step * place()[1] + place()[0]) % 2**63) ==> pass
   other: loop: goes on from the start of the epoch
     done % per_epoch if epoch == done // per_epoch ==> 0 if epoch == done // per_epoch
   other: restore: moments forgotten
