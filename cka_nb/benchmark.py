@@ -728,7 +728,7 @@ def benchmark(
     small: bool=False,           # miniature networks and data: to see that it runs
     device: str|None=None,       # None: a GPU if there is one
     # step, teachers, options, contrast, data, safety, import, agreement, size; None: on a CPU all
-    # but the last two, on a GPU what one owes: agreement, step, options, contrast, size
+    # but the last two, on a GPU agreement, step, options, contrast, size
     parts: list[str]|None=None,
     minutes: float|None=None,    # a part that would take longer is left out; None: 10 on a GPU
 ) -> dict:                       # what is written to benchmark.json

@@ -218,13 +218,17 @@ def one_device(
     "Tensors of two devices inside the block: `ValueError` says whose they are, and the cure."
     try: yield
     except (RuntimeError, TypeError) as error:
-        signs = ('on the same device', 'indices should be either on', 'should be the same',
-                 'but expected on', 'not on the expected device', 'Placeholder storage', 'to numpy. Use Tensor.cpu()')
-        if not any(sign in str(error) for sign in signs): raise
-        raise ValueError(f'{whose} mixes devices ({str(error).splitlines()[0][:120]}): the images are '
-                         'on the device that computes. Move its own tensors to theirs, '
-                         'tensor.to(images.device), or make it an nn.Module that keeps them as '
-                         'buffers') from error
+        text = str(error)
+        signs = ('on the same device', 'indices should be either on', 'but expected on',
+                 'not on the expected device', 'Placeholder storage', 'to numpy. Use Tensor.cpu()')
+        # "Input type (torch.cuda.FloatTensor) and weight type (torch.FloatTensor) should be the same"
+        types = 'should be the same' in text and any(
+            text.count(name) == 1 for name in ('cuda.', 'MPS', 'xpu.'))
+        if not types and not any(sign in text for sign in signs): raise
+        raise ValueError(
+            f'{whose} mixes devices ({text.splitlines()[0][:120]}). Its inputs are on the device that '
+            'computes: move its own tensors there, tensor.to(x.device), or make it an nn.Module that '
+            'keeps them as buffers') from error
 
 # %% ../nbs/01_core.ipynb #290dc8d5
 DEVICES = ('cpu', 'cuda', 'mps', 'xpu')
@@ -247,7 +251,7 @@ def device_for(
     if found.type != wanted.type:
         raise ValueError(f'device {str(device)!r} is not available here, only {found.type}')
     if wanted.index is not None and wanted.index != torch.empty(0, device=found).device.index:
-        raise ValueError(f'device {str(device)!r} has an index: choose the GPU with '
+        raise ValueError(f'device {str(device)!r} is not the GPU of this process: choose it with '
                          f'CUDA_VISIBLE_DEVICES and say {wanted.type!r}')
     return found
 

@@ -232,6 +232,7 @@ def fit(
     found: tuple[dict, dict]|None=None, # a checkpoint's tensors and numbers, to go on from
     before_saving: Callable=lambda: None, # raises if what was learned cannot be trusted
     blame: Callable=lambda index_b, step, epoch: [], # sentences about what is not finite
+    less: str='Lower batch_size', # what helps if memory runs out
 ) -> list[dict]:              # one record per step
     "Train `net` in place, from the start or from a checkpoint; `Stopped` if a signal asked for it."
     checkpoints = checkpoints or Checkpoints(None, {})
@@ -255,7 +256,7 @@ def fit(
                         cut(epoch)[accumulate * (done % per_epoch if epoch == done // per_epoch
                                                  else 0):])
     with (noting_signals() as noted, _tidied(engine, parameters),
-          enough_memory(description, _LESS)):
+          enough_memory(description, less)):
         read = batches(images, map(share, to_read), engine.device)
         for step in progress(range(done, steps), description, total=steps, done=done):
             epoch, k = divmod(step, per_epoch)
@@ -295,7 +296,7 @@ def fit(
             skipped = skipped + 1 if overflowed else 0
             if skipped > 20:
                 raise FloatingPointError(f'{description}: the gradient has overflowed for {skipped} '
-                                         f'steps, up to step {step}. Try bf16 or full precision')
+                                         f'steps, up to step {step}. Try mixed_precision="bf16" or "no"')
             if mean_net is not None: mean_net.update_parameters(net)
             history.append(
                 {'step': step, 'epoch': epoch, 'loss': sum(values.values()), **values,
@@ -317,9 +318,6 @@ def fit(
     check_weights(net, description, steps - 1)
     if mean_net is not None: net.load_state_dict(mean_net.module.state_dict())
     return history
-
-_LESS = ('Lower batch_size, or raise accumulate; amalgamate with fixed_views=... and cache=... needs '
-         'no teacher on the device while it trains')
 
 def _plan(images, seed, batch_size, accumulate) -> tuple[int, Callable[[int], list[Tensor]]]:
     "Steps per epoch; and an epoch's parts of steps: the indices of all processes together."

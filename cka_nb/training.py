@@ -317,7 +317,7 @@ def _believe(ownership, answers: AnswerCache, space, use_traces: bool) -> _Belie
     ownership.fit(*sample)
     count = len(answers.images)
     if count == len(answers.sample): beliefs = _beliefs_of(ownership, sample, space)
-    else: # part by part; what no single image needs exactly is kept in half precision
+    else: # part by part; the posterior is kept in float16, which halves its memory
         beliefs, own = None, torch.zeros(count, len(sizes))
         posterior = torch.zeros(count, len(space), dtype=torch.float16) \
             if hasattr(ownership, 'posterior') else None
@@ -514,7 +514,8 @@ def amalgamate(
         with compiled(networks, compile):
             history = fit(engine, pupil, loss_parts, images, seed, epochs, batch_size, lr,
                           weight_decay, 'amalgamation', watched, accumulate, ema, checkpoints, found,
-                          before_saving, blame)
+                          before_saving, blame, 'Lower batch_size, or raise accumulate; with '
+                          'fixed_views=... and cache=... teachers leave the device before training')
         unchanged()
         student.eval()
         moved = _moved(run['made_with'], objective, ownership)

@@ -9,7 +9,6 @@ import inspect
 import re
 import sys
 import traceback
-import warnings
 from pathlib import Path
 
 import matplotlib
@@ -57,7 +56,6 @@ def statements(path):
 def main(path):
     """Run the chapter; the number of statements, and of asserts that did not hold."""
     matplotlib.use("Agg")
-    warnings.simplefilter("ignore")
     train_briefly()
     names, failed, count = {"__name__": "__main__", "display": print}, 0, 0
     with simulated_card() as card:

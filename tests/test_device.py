@@ -284,7 +284,7 @@ def waits(step_epochs=(1, 2), **settings):
 def test_a_step_waits_for_its_loss_alone(name, posterior):
     waited, copied = waits(objective=OBJECTIVES[name](),
                            **{} if posterior else dict(ownership=cka.EnergyOwnership()))
-    assert waited <= (3 if name == "uhc" else 2)
+    assert waited <= 1
     assert copied <= 5, "an index goes there once"
 
 
@@ -292,7 +292,7 @@ def test_a_step_waits_for_its_loss_alone(name, posterior):
 def test_images_that_are_not_there_cost_no_wait(kind):
     images = images_of(kind, parts()[2], None)
     with patch.object(data.Unlabelled, "resident", lambda self, device: self):
-        assert waits(images=images)[0] <= 2
+        assert waits(images=images)[0] <= 1
 
 
 @pytest.mark.parametrize("views", [0, 2])
@@ -306,7 +306,7 @@ def test_asking_waits_once_a_batch(views):
             card.clear()
             answers.fill()
             return card.waited
-    assert (of(64) - of(32)) / 4 <= 4
+    assert (of(64) - of(32)) / 4 <= 1
 
 
 def test_a_batch_of_bytes_travels_pinned_and_as_bytes():
@@ -443,7 +443,7 @@ def test_functions_that_keep_a_tensor_on_the_cpu_are_told_so():
         for message, case in cases.items():
             with pytest.raises(ValueError, match=re.escape(message)) as told:
                 cka.amalgamate(**dict(teachers=teachers, student=student, images=x, epochs=1) | case)
-            assert "images.device" in str(told.value)
+            assert "tensor.to(x.device)" in str(told.value)
         own = training._Pupil(student, lambda s, *others: {"own": (s.logits * torch.ones(5)).sum()})
         with pytest.raises(ValueError, match="the objective mixes devices"):
             own.to("cuda")(x, [], None, None, {})
@@ -538,7 +538,7 @@ def test_names_of_devices():
         for name in (None, "cuda", "cuda:0", torch.device("cuda"), torch.device("cuda:0")):
             assert core.device_for(name).type == "cuda", name
         assert len(go(device="cuda:0", epochs=1)[2]) == 4
-        with pytest.raises(ValueError, match="'cuda:1' has an index: choose"):
+        with pytest.raises(ValueError, match="'cuda:1' is not the GPU of this process: choose"):
             go(device="cuda:1")
     with pytest.raises(ValueError, match="'cuda' is not available here"):
         cka.evaluate(parts()[1], labelled(parts()[2]), device=torch.device("cuda"))

@@ -14,8 +14,8 @@ INSTALL = CONDITION + """\
     %pip install -q "{name}{extras} @ git+{repository}@v{version}\""""
 STOP = CONDITION + """\
     raise ModuleNotFoundError(
-        'There is no public address yet from which {name} may be installed. Run `make dist` in a '
-        'checkout, upload the wheel from its dist/ into /content, run `%pip install '
+        'There is no public address yet from which {name} may be installed. Run `make dist` in the '
+        'project on your computer, upload the wheel from its dist/ into /content, run `%pip install '
         '"/content/{name}-{version}-py3-none-any.whl{extras}"`, then this cell again.')"""
 
 
