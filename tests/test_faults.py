@@ -265,16 +265,6 @@ def test_a_fault_is_said_and_the_run_goes_on(fault, tmp_path, undisturbed):
         assert outcome(tmp_path / "run") == undisturbed(fault.processes)
 
 
-def test_a_gradient_that_overflows_for_ever_ends_the_run(tmp_path):
-    """With a scaler a step that overflows is skipped; a run that skips all of them says so."""
-    def happens(rank):
-        import accelerate
-        skipped = property(lambda self: True)
-        accelerate.Accelerator.optimizer_step_was_skipped = skipped
-    ended, said = run(tmp_path, "first", happens=happens, epochs=4)
-    assert ended == {0: 1} and "has overflowed for 21 steps, up to step 20" in said, said
-
-
 def test_an_image_that_cannot_be_read_is_named_before_the_first_step(tmp_path):
     from PIL import Image
     for i in range(9):
