@@ -694,7 +694,8 @@ def test_images_are_read_right_or_named():
         assert len(data) == count and data.shape == shape
         near(whole, right, 1e-7)
         assert whole.dtype == (F64 if pixels == "double" else F32)
-        assert torch.equal(torch.cat(parts), whole)
+        assert torch.equal(torch.cat([x for x, _ in parts]), whole)
+        assert [int(i) for _, i in parts] == list(range(count))
         some = data.order(seed, 3)[:3]
         assert torch.equal(data.batch(some), whole[some])
 
