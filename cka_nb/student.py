@@ -31,8 +31,9 @@ def behead(
 ) -> int:                                      # D, the width of the features it now returns
     "Replace the classifier head by nothing; the model then returns its features."
     for size in [input_size] if input_size else usual_sizes(model):
+        x = to_device(probe_images(1, size), _device_of(model))
         try:
-            with torch.no_grad(): name = find_head(model, to_device(probe_images(1, size), _device_of(model)))
+            with torch.no_grad(): name = find_head(model, x)
         except (RuntimeError, AssertionError, IndexError): continue    # this size does not fit
         if name is None: break
         head = model.get_submodule(name)

@@ -560,8 +560,8 @@ def _checked(teachers, student, images, monitor) -> tuple[LabelSpace, Unlabelled
         for t in teachers: t(x)
         student(x)
     if monitor is not None:
-        evaluate(student, Subset(monitor.dataset if isinstance(monitor, DataLoader) else monitor, [0]),
-                 device=student.head.weight.device)
+        one = Subset(monitor.dataset if isinstance(monitor, DataLoader) else monitor, [0])
+        evaluate(student, one, device='cpu') # wherever the student is, and the run will be
     return space, images
 
 def _student_space(teachers, student: Student) -> LabelSpace: # the union, in the student's order
