@@ -1,6 +1,6 @@
 """Break the chapters' code on purpose; a Markdown table of which check turned red.
 
-usage: python tools/break_losses.py [CHAPTER ...]    (e.g. 07_contrast; default: all, 15 minutes)
+usage: python tools/break_losses.py [CHAPTER ...]    (e.g. 08_contrast; default: all, 15 minutes)
 
 Each breakage is made in a temporary copy of one notebook and run as the tests run it. The exit
 status is 1 if one was not caught. Text that no longer stands in the notebook once is an error.
@@ -22,7 +22,7 @@ WIDTH = 110  # of a failing statement in the table
 
 # chapter, then "kind: what is broken", then "text that stands once in exported cells ==> new text"
 BREAKAGES = r"""
-06_soft_targets
+07_soft_targets
   itself: soft_target_loss: the teacher compared with itself
     log_q_bc = (student_logits ==> log_q_bc = (teacher_logits
   sign: soft_target_loss: log-ratio turned
@@ -63,7 +63,7 @@ BREAKAGES = r"""
     sums_bc / known_c.to(p_bk.dtype) ==> sums_bc
   detach: concatenated: not detached
     [l.detach().float() for l in logits] ==> [l.float() for l in logits]
-07_contrast
+08_contrast
   sign: intra: sign
     'terms_b': -(target_nb * log_p_nb).sum(1), ==> 'terms_b': (target_nb * log_p_nb).sum(1),
   sign: inter: sign
@@ -119,7 +119,7 @@ BREAKAGES = r"""
     enabled=False):\n                found ==> enabled=True):\n                found
   other: in_blocks: all rows at a time
     if step >= count: ==> if True:
-08_alignment
+09_alignment
   sign: mmd: cross term added
     - 2 * kernel_mean ==> + 2 * kernel_mean
   itself: mmd: x with itself
@@ -166,7 +166,7 @@ BREAKAGES = r"""
     temperature, weight)) / 2 ==> temperature, weight))
   other: alignment: pointwise half only
     + relational_loss(z_student, z_teacher, temperature, weight)) / 2 ==> )
-09_ownership
+10_ownership
   other: two_heaps: strange scores kept
     return score.clamp(low - reach, high + reach) if reach > 0 else score ==> return score
   other: two_heaps: no start where most scores are alike
@@ -211,7 +211,7 @@ BREAKAGES = r"""
     + ridge / 2 * sum ==> + 0 * sum
   other: MomentOwnership: contradictions ignored
     if left[worst] <= .25 ==> if True
-10_objective
+11_objective
   weights: pseudo_labels: ownership ignored
     q_bc = mixture(logits, ownership, ==> q_bc = mixture(logits, ownership * 0 + 1,
   sum: over_teachers: sum over images
@@ -262,7 +262,7 @@ BREAKAGES = r"""
     (far_tn + kl_tn) / 2 ==> (far_tn + kl_tn)
   other: the common space: parts of weight 0 computed too
     if (weight := getattr(self, name))} ==> if (weight := getattr(self, name)) is not None}
-11_evaluation
+12_evaluation
   other: joint: images of unknown classes left out
     'joint': _share(predicted == labels) ==> 'joint': _share((predicted == labels)[known])
   other: owner: unknown classes counted as right
@@ -283,7 +283,7 @@ BREAKAGES = r"""
     1 - cosine_cc[off] ==> 1 + cosine_cc[off]
   itself: separation: every class with itself too
     1 - cosine_cc[off] ==> 1 - cosine_cc
-13_asking
+14_asking
   other: means: averaged in half precision
     (o.logits.float(), o.features.float(), u.float()) ==> (o.logits, o.features, u)
   other: means: the image as it is only
@@ -304,7 +304,18 @@ BREAKAGES = r"""
     if self.bytes > free: ==> if False:
   other: ask: a caller's precision left behind
     for t, its in zip(teachers, before): t.precision = its ==> pass
-14_checkpoints
+15_beliefs
+  other: believe: memories handed on where they are not to be used
+    traces if use_traces else None ==> traces
+  other: believe: a posterior that does not sum to 1
+    ((posterior_nc.sum(1) - 1).abs() < 1e-3) ==> ((posterior_nc.sum(1) - 1).abs() < 1e9)
+  other: believe: belief not that of the image
+    self.posterior[index_b].float() ==> self.posterior[:len(index_b)].float()
+  other: believe: the student's order of classes ignored
+    [its_place[c] for c in sorted(its_place)] ==> list(range(len(its_place)))
+  other: believe: ownership not that of the image
+    torch.cat([self.ownership[index_b] ==> torch.cat([self.ownership[:len(index_b)]
+16_checkpoints
   other: damage not noticed
     if said != manifest_of(files): ==> if False:
   other: links followed
@@ -323,7 +334,7 @@ BREAKAGES = r"""
     noted.append(number)\n ==> raise KeyboardInterrupt\n
   other: handlers not restored
     signal.signal(number, signal.SIG_DFL if its is None else its) ==> pass
-15_loop
+17_loop
   sign: loop: loss maximised
     engine.backward(sum(parts.values()) ==> engine.backward(-sum(parts.values())
   other: loop: schedule ignored
@@ -344,25 +355,15 @@ BREAKAGES = r"""
     if mean_net is not None: mean_net.load_state_dict(part('mean.')) ==> pass
   mean: loop: parts of a batch not averaged
     engine.backward(sum(parts.values()) / accumulate) ==> engine.backward(sum(parts.values()))
-16_training
-  other: amalgamate: memories of views asked about plain images
-    traces if use_traces else None ==> traces
-  other: amalgamate: a posterior that does not sum to 1
-    ((posterior_nc.sum(1) - 1).abs() < 1e-3) ==> ((posterior_nc.sum(1) - 1).abs() < 1e9)
+18_training
   other: train_teacher: the caller's model trained
     net = copy.deepcopy(model).train() ==> net = model.train()
   other: amalgamate: labels read
     space, images = _c ==> {int(i[1]) for i in images if type(i) is tuple}; space, images = _c
-  other: amalgamate: ownership not that of the image
-    torch.cat([self.ownership[index_b] ==> torch.cat([self.ownership[:len(index_b)]
-  other: amalgamate: belief not that of the image
-    self.posterior[index_b].float() ==> self.posterior[:len(index_b)].float()
   other: amalgamate: the cache's views are not those shown
     number = -1 - epoch % fixed_views ==> number = -2 - epoch % fixed_views
   other: amalgamate: fixed views are fresh
     number = -1 - epoch % fixed_views if fixed_views else step ==> number = step
-  other: amalgamate: the student's order of classes ignored
-    [its_place[c] for c in sorted(its_place)] ==> list(range(len(its_place)))
   other: amalgamate: projections not trained
     self.student, self.objective = student, objective ==> self.student, self.objective = student, (lambda *a, **k: objective(*a, **k))
   other: amalgamate: student left in train mode
@@ -375,7 +376,7 @@ BREAKAGES = r"""
     warn_of_collapse(pupil.said, step, told) ==> pass
   refused: begun: a finished run of other settings is read
     check_same({k: its[k] for k in identity if k in its}, ==> dict({k: its[k] for k in identity if k in its}) or str(
-04_teachers
+05_teachers
   frozen: Teacher: train mode possible
     return super().train(False) ==> return super().train(mode)
     self.train(False)\n        check_images ==> check_images
@@ -402,7 +403,7 @@ BREAKAGES = r"""
   other: traced: layers that were never trained too
     or bool(module.num_batches_tracked > 0)\n ==> or True\n
 
-18_experiments
+20_experiments
   mean: paired_interval: every image and seed counts as one, not as often as drawn
     (counts(seeds) @ difference_sn) * counts(images) ==> (counts(seeds) @ difference_sn)
   sign: compare: theirs less ours
@@ -413,7 +414,7 @@ BREAKAGES = r"""
     if name in rows and rows[name]['right'] != right: ==> if False:
   other: gap_closed: as a share of the twin's accuracy
     (joint[row] - joint['concatenated']) / gap ==> (joint[row] - joint['concatenated']) / joint['labels']
-02_data
+03_data
   refused: ImageFiles: a damaged file is read as a black one
     raise ValueError(f'{self.files[i]} cannot be read as an image ' ==> return torch.zeros(1, 1, 1)
     f'({" ".join(str(error).split())[:120]})') from error ==> # left out
@@ -421,12 +422,12 @@ BREAKAGES = r"""
     place = {c: i for i, c in enumerate(self.classes)} ==> place = {c: len(self.classes) - 1 - i for i, c in enumerate(self.classes)}
   itself: as_image: the camera's turn is ignored
     image = ImageOps.exif_transpose(image) ==> image = image.copy()
-04_teachers
+05_teachers
   itself: renamed: dropped classes shift the others
     logits = logits[:, self.kept] ==> logits = logits[:, :len(self.kept)]
   refused: a head is not asked again
     if not _same(again.reshape(logits.shape), logits): ==> if False:
-19_report
+21_report
   itself: plot_confusion: true and predicted swapped
     count_cc.index_put_((labels, predicted) ==> count_cc.index_put_((predicted, labels)
   itself: plot_examples: right for wrong
@@ -435,14 +436,14 @@ BREAKAGES = r"""
     left = [c for c in left if c not in its] ==> left = left
   refused: write_report: names are not escaped
     Environment(autoescape=True) ==> Environment(autoescape=False)
-21_deployment
+24_deployment
   refused: export: differences are not looked at
     if not worst <= tolerance: ==> if False:
   itself: export: the exported network is compared with itself
     ours, theirs = net(images), ask(images) ==> ours, theirs = ask(images), ask(images)
   itself: predict_files: the least probable class
     min(top, len(student.classes)) ==> min(top, len(student.classes)), largest=False
-22_commands
+25_commands
   itself: read_teachers: a drop for one teacher hits all
     if t in (named or teachers) and old ==> if old
   itself: report_of: students judged by training images
