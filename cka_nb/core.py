@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['DEVICES', 'trusted', 'checking_values', 'check_rows', 'check_temperature', 'check_weight', 'check_labels',
            'full_precision', 'unit_rows', 'weighted_mean', 'reseed', 'seeded', 'evaluating', 'out_of_memory',
-           'enough_memory', 'one_device', 'device_for', 'placed', 'to_device', 'widest', 'progress', 'settle',
-           'write_whole', 'write_json', 'read_json', 'printable', 'as_text', 'versions']
+           'enough_memory', 'one_device', 'device_for', 'placed', 'to_device', 'widest', 'printable', 'watched_by',
+           'say', 'progress', 'settle', 'write_whole', 'write_json', 'read_json', 'as_text', 'versions']
 
 # %% ../nbs/01_core.ipynb #2cfd10b4
-import functools, json, math, os, sys
+import functools, json, math, os, stat, sys
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -304,13 +304,30 @@ def widest(device: torch.device) -> torch.dtype:
     except (TypeError, RuntimeError): return torch.float32 # as Apple's GPUs
 
 # %% ../nbs/01_core.ipynb #d5e4a629
+def printable(text: str) -> str:
+    "The text with its control characters spelt out: none moves a cursor or begins a line."
+    return ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+def watched_by() -> str|None: # 'somebody', 'file', or None
+    "Who reads standard error: somebody at a terminal or a notebook, a file, or a pipe (None)."
+    if os.environ.get('RANK', '0') != '0': return None # of several processes one speaks
+    if sys.stderr.isatty() or type(sys.stderr).__module__.startswith('ipykernel'): return 'somebody'
+    try: return 'file' if stat.S_ISREG(os.fstat(sys.stderr.fileno()).st_mode) else None
+    except (OSError, ValueError, AttributeError): return None
+
+def say(
+    line: str,
+    to: tuple=('somebody', 'file'), # who is to read it
+) -> None:
+    "A line on standard error about long work, if somebody reads it; it does not break a bar."
+    from tqdm.auto import tqdm
+    if watched_by() in to: tqdm.write(printable(line), file=sys.stderr)
+
 def progress(items, description: str, total: int|None=None, done: int=0):
     "`items`, with a progress bar on a terminal or in a notebook, silent elsewhere."
     from tqdm.auto import tqdm
-    if os.environ.get('RANK', '0') != '0': return items # of several processes one shows a bar
-    watched = sys.stderr.isatty() or type(sys.stderr).__module__.startswith('ipykernel')
-    return tqdm(items, desc=description, total=total, initial=done, disable=not watched,
-                leave=False)
+    return tqdm(items, desc=description, total=total, initial=done, leave=False,
+                disable=watched_by() != 'somebody')
 
 # %% ../nbs/01_core.ipynb #80c152ac
 def settle(aside: Path, path: Path) -> Path: # the path
@@ -357,10 +374,6 @@ def read_json(
     except RecursionError: raise ValueError(f'{path} is damaged: it is nested too deeply') from None
     except ValueError as error: raise ValueError(f'{path} is damaged: {error}') from error
     return value
-
-def printable(text: str) -> str:
-    "The text with its control characters spelt out: none moves a cursor or begins a line."
-    return ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 def as_text(
     table: list[list[str]], # a heading and rows

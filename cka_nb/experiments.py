@@ -25,11 +25,12 @@ from .core import as_text, seeded, versions, write_json
 from .data import ClassSubset, TensorImages, as_float, cifar100, digits, random_affine
 from .data import random_crop_flip
 from .evaluation import answers_of, scores
+from .identity import account, check_same, settings_of, told
 from .models import build_backbone
 from .objective import ContrastiveAmalgamation
 from .student import Student
 from .teachers import LabelSpace, Teacher
-from .training import amalgamate, settings_of, train_teacher
+from .training import amalgamate, train_teacher
 
 # %% ../nbs/20_experiments.ipynb #736095e7
 @dataclass(frozen=True)
@@ -299,14 +300,12 @@ def _rows_so_far(path: str|Path|None, what: dict, settings: dict) -> dict:
     if path is None or not Path(path).is_file(): return {}
     try: kept = json.loads(Path(path).read_text(encoding='utf-8'))
     except ValueError as error: raise ValueError(f'{path} is damaged ({error})') from error
-    differs = [key for key in what if kept.get('what', {}).get(key) != what[key]]
-    if differs:
-        raise ValueError(f'{path} holds another run: {differs[0]} was '
-                         f'{kept.get("what", {}).get(differs[0])!r}, now {what[differs[0]]!r}')
+    if not isinstance(kept, dict) or not isinstance(kept.get('rows'), dict):
+        raise ValueError(f'{path} is damaged: it has no rows')
+    check_same(account(**(kept.get('what') or {})), account(**what), path)
     for row in kept['rows'].keys() & settings.keys():
-        if kept['rows'][row].get('objective') != settings[row]:
-            raise ValueError(f'{path} holds {row} with {kept["rows"][row].get("objective")}, now '
-                             f'{settings[row]}')
+        its = kept['rows'][row].get('objective')
+        check_same(told(its, f'objective of {row}'), told(settings[row], f'objective of {row}'), path)
     return kept['rows']
 
 # %% ../nbs/20_experiments.ipynb #5ba6dc28

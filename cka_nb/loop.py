@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['HALF', 'RESERVED', 'engine_for', 'precision_for', 'compiled', 'check_folder', 'one_cycle', 'checked_parts',
-           'state_of', 'restore', 'check_keepable', 'check_weights', 'gradient_size', 'not_finite', 'bad_rows', 'fit']
+           'state_of', 'restore', 'check_keepable', 'check_weights', 'gradient_size', 'not_finite', 'bad_rows', 'fit',
+           'in_words']
 
 # %% ../nbs/17_loop.ipynb #68150998
 import json, math, tempfile, time, warnings
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from .checkpoints import Checkpoints, Stopped, noting_signals
-from .core import device_for, enough_memory, progress, reseed, trusted
+from .core import device_for, enough_memory, progress, reseed, say, trusted
 from .data import Unlabelled, batches
 from .processes import place, share
 
@@ -247,7 +248,8 @@ def fit(
         numbers = found[1]
         restore(*found, net, optimiser, mean_net, engine.scaler)
     done, history, waited = numbers['step'], numbers['history'], numbers['waiting']
-    start = time.perf_counter() - (history[-1]['seconds'] if history else 0)
+    before = history[-1]['seconds'] if history else 0
+    start = time.perf_counter() - before
     prepared, optimiser = engine.prepare(net, optimiser)
     optimiser.zero_grad()
     if checkpoints.folder is not None: check_keepable(net)
@@ -258,7 +260,8 @@ def fit(
     with (noting_signals() as noted, _tidied(engine, parameters),
           enough_memory(description, less)):
         read = batches(images, map(share, to_read), engine.device)
-        for step in progress(range(done, steps), description, total=steps, done=done):
+        bar = progress(range(done, steps), description, total=steps, done=done)
+        for step in bar:
             epoch, k = divmod(step, per_epoch)
             reseed((seed * 1_000_003 + step * place()[1] + place()[0]) % 2**63)
             remembered = [b.clone() for b in net.buffers()]
@@ -302,7 +305,13 @@ def fit(
                 {'step': step, 'epoch': epoch, 'loss': sum(values.values()), **values,
                  'lr': optimiser.param_groups[0]['lr'], 'seconds': time.perf_counter() - start,
                  'waiting': waited})
-            if k == per_epoch - 1: history[-1] |= after_epoch(step)
+            bar.set_postfix({'epoch': epoch + 1, **_short(history[-1])}, refresh=False)
+            pace = (history[-1]['seconds'] - before) / (step + 1 - done)
+            if k == per_epoch - 1:
+                history[-1] |= after_epoch(step)
+                say(f'{description}: epoch {epoch + 1} of {epochs}, '
+                    f'{", ".join(f"{n} {v}" for n, v in _short(history[-1]).items())}, '
+                    f'{in_words(pace * (steps - step - 1))} left', to=('file',))
             if engine.trackers: engine.log(_numbers(history[-1]), step=step)
             stop = read_off[-1] > 0 and step < steps - 1
             if (stop or checkpoints.due(step + 1)) and step < steps - 1 and place()[0] == 0 \
@@ -318,6 +327,16 @@ def fit(
     check_weights(net, description, steps - 1)
     if mean_net is not None: net.load_state_dict(mean_net.module.state_dict())
     return history
+
+def _short(record: dict) -> dict[str, str]: # what a bar or a line of a log shows of a step
+    return {k: f'{v:.3g}' for k, v in record.items()
+            if k == 'loss' or k not in RESERVED and isinstance(v, float)}
+
+def in_words(seconds: float) -> str:
+    "A length of time as people say it."
+    for size, unit in ((3600, 'h'), (60, 'min')):
+        if seconds >= 2 * size: return f'{seconds / size:.0f} {unit}'
+    return f'{seconds:.0f} s'
 
 def _plan(images, seed, batch_size, accumulate) -> tuple[int, Callable[[int], list[Tensor]]]:
     "Steps per epoch; and an epoch's parts of steps: the indices of all processes together."

@@ -99,16 +99,16 @@ def moments(space, **settings):
 
 SPACE = parts()[2]
 OTHERS = [  # a setting, another value of it, and where the difference is said to be
-    ("objective", lambda: weighed(1.), lambda: weighed(2.), "objective.name"),
-    ("objective", lambda: Own(a=1), lambda: Own(a=2), "objective.settings"),
-    ("objective", lambda: Outer(a=1), lambda: Outer(a=2), "objective.inner.settings"),
-    ("objective", lambda: partial(weighed(1.)), lambda: partial(weighed(2.)), "objective.name"),
+    ("objective", lambda: weighed(1.), lambda: weighed(2.), "objective.w"),
+    ("objective", lambda: Own(a=1), lambda: Own(a=2), "objective.settings.a"),
+    ("objective", lambda: Outer(a=1), lambda: Outer(a=2), "objective.inner.settings.a"),
+    ("objective", lambda: partial(weighed(1.)), lambda: partial(weighed(2.)), "objective.func.w"),
     ("objective", cka.ContrastiveAmalgamation, lambda: cka.ContrastiveAmalgamation(intra=0.),
      "objective.intra"),
     ("ownership", lambda: moments(SPACE), lambda: moments(SPACE, ridge=10.), "ownership.ridge"),
     ("ownership", lambda: moments(SPACE), lambda: moments(
         SPACE, start=cka.ClassConditionalOwnership(SPACE, weight=0.)), "ownership.start.weight"),
-    ("augment", lambda: Noise(.1), lambda: Noise(.2), "augment"),
+    ("augment", lambda: Noise(.1), lambda: Noise(.2), "augment.size"),
     ("ema", lambda: .9, lambda: None, "ema"),
     ("batch_size", lambda: 16, lambda: 8, "batch_size"),
 ]
@@ -267,16 +267,16 @@ def test_what_the_teachers_said_is_written_again_if_it_was_damaged(tmp_path):
 def test_a_finished_run_is_what_it_says_it_is(tmp_path):
     go(tmp_path)
     go(tmp_path / "other", seed=1).save(tmp_path / "student")
-    with pytest.raises(ValueError, match="its student is another one .*without resume=True"):
+    with pytest.raises(ValueError, match="its student is another one .*overwrite=True"):
         go(tmp_path)
     (tmp_path / "history.json").unlink()
-    with pytest.raises(ValueError, match="was finished, but .*without resume=True"):
+    with pytest.raises(ValueError, match="was finished, but .*overwrite=True"):
         go(tmp_path)
 
 
 def test_a_run_that_replaces_a_finished_one_is_not_taken_for_it(tmp_path):
     go(tmp_path)
-    assert go(tmp_path, dies_in=1, seed=1, resume=False) is None  # before its first checkpoint
+    assert go(tmp_path, dies_in=1, seed=1, resume=False, overwrite=True) is None  # before its first checkpoint
     student, lines = told(go, tmp_path, seed=1)
     assert any("nothing to resume" in line for line in lines)
     assert cka.fingerprint(student) == cka.fingerprint(go(tmp_path / "alone", seed=1))

@@ -373,7 +373,7 @@ BREAKAGES = r"""
   other: amalgamate: images are not part of the run
     sha256=_hash_of(images)) ==> sha256='')
   other: amalgamate: a collapse is not said
-    warn_of_collapse(pupil.said, step, told) ==> pass
+    warn_of_collapse(pupil.said, step, warned) ==> pass
   refused: begun: a finished run of other settings is read
     check_same({k: its[k] for k in identity if k in its}, ==> dict({k: its[k] for k in identity if k in its}) or str(
 05_teachers
