@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 
 from .benchmark import benchmark
-from .commands import AUGMENTATIONS, OBJECTIVES, check_made_from, for_images, read_images
-from .commands import read_student, read_teachers, report_of, student_from_folders, teacher_from_folder
+from .commands import AUGMENTATIONS, OBJECTIVES, OWNERSHIPS, check_made_from, for_images, read_images
+from .commands import objective_from, read_student, read_teachers, report_of, student_from_folders, teacher_from_folder
 from .core import as_text, printable, read_json, versions
 from .data import ImageFiles
 from .demo import demo
@@ -40,6 +40,12 @@ def _number(kind, least: float, what: str):
 _count = _number(int, 1, 'a whole number of at least 1')
 _seed = _number(int, 0, 'a whole number of at least 0')
 _rate = _number(float, 1e-12, 'a number above 0')
+
+def _weight(text: str) -> tuple[str, float]:
+    part, _, number = text.partition('=')
+    try: return part, float(number)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f'must be like intra=0.2, got {text!r}') from None
 
 def _names(text: str) -> list[str]: return [name.strip() for name in text.split(',')]
 
@@ -73,7 +79,9 @@ def _training(command, epochs: int, size: str) -> None: # options of both kinds 
         help='send the history there too, through accelerate; its files go into --out (trackio\'s '
              'into its own folder)')
     add('--resume', action='store_true', help='go on with the run in --out where it was stopped or '
-        'killed; with none there, start')
+        'killed; with none there, start; a finished one is loaded')
+    add('--overwrite', action='store_true', help='replace the finished run in --out, which is '
+        'otherwise refused')
     add('--save-minutes', type=_number(float, 0, 'a number of at least 0'), default=10.,
         metavar='M', help='a checkpoint every M minutes, in --out (default: 10; 0: none by time)')
     add('--save-steps', type=_seed, default=0, metavar='N',
@@ -113,7 +121,7 @@ def _folder(path: Path) -> Path:
 def _settings(a) -> dict: # of both kinds of training
     return dict(epochs=a.epochs, batch_size=a.batch_size, lr=a.lr, seed=a.seed, device=a.device,
                 mixed_precision=a.amp, compile=a.compile, augment=AUGMENTATIONS[a.augment],
-                tracker=a.tracker, resume=a.resume, save_minutes=a.save_minutes,
+                tracker=a.tracker, resume=a.resume, overwrite=a.overwrite, save_minutes=a.save_minutes,
                 save_steps=a.save_steps)
 
 def _train_teacher(a, command):
@@ -124,9 +132,11 @@ def _train_teacher(a, command):
                         f'{"x".join(map(str, teacher.input_size))}: {a.out}')
 
 def _amalgamate(a, command):
+    aim = objective_from(a.objective, **dict(a.weight) | (
+        {} if a.temperature is None else {'temperature': a.temperature}))
     student = student_from_folders(read_teachers(a.teacher, a.rename, a.drop), a.images, a.backbone,
-                                   _folder(a.out), a.objective, a.size, a.pretrained, a.damaged,
-                                   a.test, command, views=a.views, fixed_views=a.fixed_views,
+                                   _folder(a.out), aim, a.size, a.pretrained, a.damaged,
+                                   a.test, command, a.ownership, views=a.views, fixed_views=a.fixed_views,
                                    cache=a.cache, accumulate=a.accumulate, ema=a.ema,
                                    **_settings(a))
     _told(a.out); print(f'a student of {len(student.classes)} classes: {a.out}/student; look at '
@@ -233,13 +243,22 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument('--out', type=Path, required=True, metavar='DIR', help='folder of the run')
     run.add_argument('--objective', choices=OBJECTIVES, default='cka',
                      help='what the student is trained for (default: cka)')
+    run.add_argument('--temperature', type=_rate, metavar='TAU',
+                     help='of the soft targets (default: the objective\'s own, 2; cfl: 1)')
+    run.add_argument('--weight', type=_weight, action='append', default=[], metavar='PART=NUMBER',
+                     help='weight of a part of the objective, such as intra=0; once for each (cka: '
+                     'task, intra, inter, alignment)')
+    run.add_argument('--ownership', choices=OWNERSHIPS, default='moments',
+                     help='how the owner of an image is estimated: moments, from all that teachers '
+                     'say and remember; class-conditional, without what batch norms remember; '
+                     'energy, from each teacher\'s logits alone (default: moments)')
     run.add_argument('--views', type=_seed, default=8, metavar='N', help='views of each image over '
                      'which teachers\' answers are averaged to find its owner (default: 8)')
     run.add_argument('--fixed-views', type=_seed, default=0, metavar='K', help='show K views of '
                      'each image in turn, not a fresh one at every step (default: 0, fresh ones)')
     run.add_argument('--cache', type=Path, metavar='DIR', help='keep teachers\' answers about the '
-                     'fixed views there: each is asked once, also by later runs; nothing is asked '
-                     'twice after an interruption')
+                     'fixed views there: each is asked once, also by later runs with any seed; '
+                     'nothing is asked twice after an interruption')
     run.add_argument('--accumulate', type=_count, default=1, metavar='N', help='cut each batch into '
                      'N parts to save memory; contrast then compares within a part (default: 1)')
     run.add_argument('--ema', type=float, metavar='DECAY', help='keep a running mean of the '

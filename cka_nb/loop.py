@@ -257,6 +257,9 @@ def fit(
     plan, to_read = tee(b for epoch in range(done // per_epoch, epochs) for b in
                         cut(epoch)[accumulate * (done % per_epoch if epoch == done // per_epoch
                                                  else 0):])
+    say(f'{description}: {images.visited:,} images of {"x".join(map(str, images.shape))}, '
+        f'{sum(p.numel() for p in parameters):,} parameters to train, {epochs} epochs of {per_epoch} '
+        f'steps{f", from step {done} on" if done else ""}')
     with (noting_signals() as noted, _tidied(engine, parameters),
           enough_memory(description, less)):
         read = batches(images, map(share, to_read), engine.device)
@@ -305,12 +308,14 @@ def fit(
                 {'step': step, 'epoch': epoch, 'loss': sum(values.values()), **values,
                  'lr': optimiser.param_groups[0]['lr'], 'seconds': time.perf_counter() - start,
                  'waiting': waited})
-            bar.set_postfix({'epoch': epoch + 1, **_short(history[-1])}, refresh=False)
+            bar.set_postfix({'epoch': epoch + 1, **_short(history[-1:])}, refresh=False)
             pace = (history[-1]['seconds'] - before) / (step + 1 - done)
+            if step == done + 9: # the first steps are slow, they have told by now
+                say(f'{description}: about {in_words(pace * (steps - step - 1))} to go', to=('file',))
             if k == per_epoch - 1:
                 history[-1] |= after_epoch(step)
                 say(f'{description}: epoch {epoch + 1} of {epochs}, '
-                    f'{", ".join(f"{n} {v}" for n, v in _short(history[-1]).items())}, '
+                    f'{", ".join(f"{n} {v}" for n, v in _short(history[-k - 1:]).items())}, '
                     f'{in_words(pace * (steps - step - 1))} left', to=('file',))
             if engine.trackers: engine.log(_numbers(history[-1]), step=step)
             stop = read_off[-1] > 0 and step < steps - 1
@@ -328,9 +333,10 @@ def fit(
     if mean_net is not None: net.load_state_dict(mean_net.module.state_dict())
     return history
 
-def _short(record: dict) -> dict[str, str]: # what a bar or a line of a log shows of a step
-    return {k: f'{v:.3g}' for k, v in record.items()
-            if k == 'loss' or k not in RESERVED and isinstance(v, float)}
+def _short(records: list[dict]) -> dict[str, str]: # the mean of steps, for a bar or a line of a log
+    shown = [k for k, v in records[-1].items()
+             if k == 'loss' or k not in RESERVED and isinstance(v, float)]
+    return {k: f'{sum(r[k] for r in records) / len(records):.3g}' for k in shown}
 
 def in_words(seconds: float) -> str:
     "A length of time as people say it."

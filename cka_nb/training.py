@@ -19,7 +19,8 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from .asking import LARGEST, AnswerCache, account_of, ask
 from .beliefs import Beliefs, believe
 from .checkpoints import Checkpoints, alone_in, noting_signals
-from .core import evaluating, one_device, placed, read_json, seeded, settle, to_device
+from .core import evaluating, one_device, placed, read_json, say, seeded, settle
+from .core import to_device
 from .core import versions, write_json, write_whole
 from .data import ClassSubset, Unlabelled, class_names_of, labels_of, random_affine
 from .data import view_of
@@ -409,6 +410,9 @@ def amalgamate(
         answers = AnswerCache(teachers, images, cache, fixed_views, views, augment, view_seed,
                               engine.device, max(1, batch_size // place()[1]), dtype, LARGEST)
         known = found and checkpoints.get('beliefs') # said before the run was stopped
+        say(f'amalgamation: {len(teachers)} teachers of {len(space)} classes'
+            + ('' if known else f'; they are asked about each of {len(images):,} images in '
+               f'{max(1, views if augment else 1)} views first'))
         if cache or not known: answers.fill()
         if known:
             beliefs = Beliefs(known[0]['ownership'], known[0].get('posterior'))
