@@ -318,6 +318,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'cka_nb.identity._global_names': ('identity.html#_global_names', 'cka_nb/identity.py'),
                                  'cka_nb.identity._hash_of': ('identity.html#_hash_of', 'cka_nb/identity.py'),
                                  'cka_nb.identity._inner': ('identity.html#_inner', 'cka_nb/identity.py'),
+                                 'cka_nb.identity._is_in_its_module': ('identity.html#_is_in_its_module', 'cka_nb/identity.py'),
                                  'cka_nb.identity._key': ('identity.html#_key', 'cka_nb/identity.py'),
                                  'cka_nb.identity._known_as': ('identity.html#_known_as', 'cka_nb/identity.py'),
                                  'cka_nb.identity._numbers': ('identity.html#_numbers', 'cka_nb/identity.py'),

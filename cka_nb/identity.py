@@ -80,10 +80,13 @@ def _known_as(thing) -> str|None: # of a function or a class that its module hol
         if owner is None or isinstance(owner, (ModuleType, type)):
             return f'{getattr(owner, "__name__", "builtins")}.{thing.__name__}'
         return None
-    found = sys.modules.get(module)
-    for part in name.split('.'): found = getattr(found, part, None)
-    if module == '__main__' or found is not thing: return None
+    if module == '__main__' or not _is_in_its_module(thing): return None
     return f'{"cka_nb" if module.startswith("cka_nb.") else module}.{name}'
+
+def _is_in_its_module(thing) -> bool:
+    found = sys.modules.get(thing.__module__)
+    for part in thing.__qualname__.split('.'): found = getattr(found, part, None)
+    return found is thing
 
 def _numbers(x) -> str: # of a tensor or an array
     x = torch.as_tensor(x).detach() if isinstance(x, Tensor) or x.dtype.kind in 'biufc' else x
@@ -160,6 +163,7 @@ def _of_function(function: FunctionType) -> tuple: # what it says, and what it r
     if text is None: # no source at hand: what the interpreter made of it
         its = sys.version_info
         text = f'{function.__qualname__} {_sha(_compiled(code))} of Python {its.major}.{its.minor}'
+    if _is_in_its_module(function): return text, {} # of a program or a notebook: what is written there
     cells = zip(code.co_freevars, function.__closure__ or ())
     held = {k: cell.cell_contents for k, cell in cells}
     defaults = {'defaults': function.__defaults__, 'keywords': function.__kwdefaults__}
