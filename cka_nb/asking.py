@@ -139,7 +139,7 @@ class AnswerCache:
             if not isinstance(block, int) or block < 1:
                 raise ValueError(f'{says} is damaged: choose another folder, or delete this one')
             if 'identity' not in found:
-                raise ValueError(f'the answers kept in {folder} were written by cka_nb 0.1, which did '
+                raise ValueError(f'the answers kept in {folder} were written by an earlier version, which did '
                                  'not note all that they depend on: choose another folder, or delete '
                                  'this one')
             check_same(found['identity'], known, f'what is kept in {folder}', what='cache')

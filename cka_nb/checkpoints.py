@@ -127,7 +127,7 @@ class Checkpoints:
             if not place()[0]: _put_aside(there)
             return None
         if its == OLDER:
-            raise ValueError(f'{there} was written by cka_nb 0.1, which did not note all that a run is '
+            raise ValueError(f'{there} was written by an earlier version, which did not note all that a run is '
                              'made with: finish the run with that version, or begin it anew without '
                              'resume')
         check_same(numbers['identity'], self.identity, there, numbers.get('moving', ()))

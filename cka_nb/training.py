@@ -106,7 +106,7 @@ def _finished(path: Path, identity: dict) -> str:
     if not isinstance(its, dict) or its.get('what') != identity['what']:
         raise ValueError(f'{path} is damaged, or none of ours: choose another folder')
     if not isinstance(its.get('identity'), dict):
-        raise ValueError(f'{path} was written by cka_nb 0.1, which did not note all that a run is made '
+        raise ValueError(f'{path} was written by an earlier version, which did not note all that a run is made '
                          'with: read what it made with Student.load or Teacher.load, or choose another '
                          'folder')
     check_same(its['identity'], identity, path.parent, its.get('moving') or ())
