@@ -84,7 +84,7 @@ def _known_as(thing) -> str|None: # of a function or a class that its module hol
     return f'{"cka_nb" if module.startswith("cka_nb.") else module}.{name}'
 
 def _is_in_its_module(thing) -> bool:
-    found = sys.modules.get(thing.__module__)
+    found = sys.modules.get(getattr(thing, '__module__', None))
     for part in thing.__qualname__.split('.'): found = getattr(found, part, None)
     return found is thing
 

@@ -22,6 +22,17 @@ WIDTH = 110  # of a failing statement in the table
 
 # chapter, then "kind: what is broken", then "text that stands once in exported cells ==> new text"
 BREAKAGES = r"""
+02_identity
+  other: described: images are not part of the run
+    sha256=_hash_of(images)) ==> sha256='')
+  itself: told: objects by their class alone
+    return _class_of(thing), _of_object(thing, values) ==> return _class_of(thing), {}
+  itself: told: what a function holds is ignored
+    return text, held | ==> return text,
+  itself: told: the second function of a line is the first
+    sorted(nodes, key=lambda n: around(n)[:2])[-1:] ==> sorted(nodes, key=lambda n: around(n)[:2])[:1]
+  itself: structure: hidden settings ignored
+    and k != 'state' and (strict and values or k[:1] != '_')} ==> and False}
 07_soft_targets
   itself: soft_target_loss: the teacher compared with itself
     log_q_bc = (student_logits ==> log_q_bc = (teacher_logits
@@ -316,6 +327,8 @@ BREAKAGES = r"""
   other: believe: ownership not that of the image
     torch.cat([self.ownership[index_b] ==> torch.cat([self.ownership[:len(index_b)]
 16_checkpoints
+  other: alone_in: a second run is let in
+    lock.acquire(timeout=seconds, poll_interval=.1) ==> pass
   other: damage not noticed
     if said != manifest_of(files): ==> if False:
   other: links followed
@@ -370,12 +383,12 @@ BREAKAGES = r"""
     student.eval()\n        moved ==> moved
   other: amalgamate: a teacher may change
     if moved: raise RuntimeError( ==> if False: raise RuntimeError(
-  other: amalgamate: images are not part of the run
-    sha256=_hash_of(images)) ==> sha256='')
   other: amalgamate: a collapse is not said
     warn_of_collapse(pupil.said, step, warned) ==> pass
   refused: begun: a finished run of other settings is read
-    check_same({k: its[k] for k in identity if k in its}, ==> dict({k: its[k] for k in identity if k in its}) or str(
+    check_same(its['identity'], identity, path.parent, ==> str((its['identity'], identity, path.parent),
+  refused: amalgamate: a finished run is replaced unasked
+    if resume or overwrite or Checkpoints( ==> if True or Checkpoints(
 05_teachers
   frozen: Teacher: train mode possible
     return super().train(False) ==> return super().train(mode)
