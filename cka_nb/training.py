@@ -15,15 +15,15 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import Dataset, Subset
 
 from .asking import LARGEST, AnswerCache, ask, images_hash, made_with, named
 from .beliefs import Beliefs, believe
 from .checkpoints import Checkpoints, check_same, differences, noting_signals
 from .core import evaluating, one_device, placed, read_json, seeded, settle, to_device
 from .core import versions, write_json, write_whole
-from .data import ClassSubset, Unlabelled, class_names_of, labels_of, random_affine
-from .data import view_of
+from .data import ClassSubset, Unlabelled, class_names_of, labelled, labels_of
+from .data import random_affine, view_of
 from .evaluation import evaluate
 from .loop import HALF, RESERVED, bad_rows, check_folder, compiled, engine_for, fit
 from .objective import ContrastiveAmalgamation
@@ -202,7 +202,7 @@ def train_teacher(
 ) -> Teacher:
     "Train a copy of `model` with labels and return it as a frozen Teacher."
     _check_settings(epochs, batch_size, lr, seed, save_steps, save_minutes, keep)
-    if isinstance(dataset, DataLoader): dataset = dataset.dataset
+    dataset = labelled(dataset)
     names = class_names_of(dataset)
     if classes is not None:
         if names is None:
@@ -488,7 +488,7 @@ def _checked(teachers, student, images, monitor) -> tuple[LabelSpace, Unlabelled
         for t in teachers: t(x)
         student(x)
     if monitor is not None:
-        one = Subset(monitor.dataset if isinstance(monitor, DataLoader) else monitor, [0])
+        one = Subset(labelled(monitor), [0])
         evaluate(student, one, device='cpu') # wherever the student is, and the run will be
     return space, images
 
