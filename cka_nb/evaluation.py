@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from .core import device_for, enough_memory, evaluating, placed, progress, to_device
 from .core import unit_rows
-from .data import TensorImages, as_float, class_names_of, image_of, label_of
+from .data import TensorImages, as_float, check_range, class_names_of, image_of, label_of
+from .data import labelled
 from .soft_targets import concatenated
 from .student import Student
 from .teachers import LabelSpace, Teacher
@@ -37,7 +37,7 @@ def answers_of(
 ) -> Answers:              # on the CPU
     "Ask the model about every image of the set; mode and device are as before afterwards."
     ask, classes, tasks, modules = _asker(model)
-    if isinstance(dataset, DataLoader): dataset = dataset.dataset
+    dataset = labelled(dataset)
     names = class_names_of(dataset)
     if names is not None and not set(names) & set(classes):
         raise ValueError(f'the data set has the classes {", ".join(names[:6])}, the model knows '
@@ -54,6 +54,7 @@ def answers_of(
           enough_memory('evaluating', 'Lower batch_size')):
         for start in progress(range(0, len(dataset), batch_size), 'evaluating'):
             x, labels = _batch(dataset, range(start, min(start + batch_size, len(dataset))))
+            if not start: check_range(x, dataset)
             wrong = [y for y in labels if not 0 <= y < len(place or classes)]
             if wrong:
                 raise ValueError(

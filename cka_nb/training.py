@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import Dataset, Subset
 
 from .asking import LARGEST, AnswerCache, account_of, ask
 from .beliefs import Beliefs, believe
@@ -22,8 +22,8 @@ from .checkpoints import Checkpoints, alone_in, noting_signals
 from .core import evaluating, one_device, placed, read_json, say, seeded, settle
 from .core import to_device
 from .core import versions, write_json, write_whole
-from .data import ClassSubset, Unlabelled, class_names_of, labels_of, random_affine
-from .data import view_of
+from .data import ClassSubset, Unlabelled, class_names_of, labelled, labels_of
+from .data import random_affine, view_of
 from .evaluation import evaluate
 from .identity import account, check_same, described, differences, settings_of, structure
 from .identity import told
@@ -205,7 +205,7 @@ def train_teacher(
     "Train a copy of `model` with labels and return it as a frozen Teacher."
     _check_settings(epochs, batch_size, lr, seed, save_steps, save_minutes, keep)
     check_free(out, resume, overwrite)
-    if isinstance(dataset, DataLoader): dataset = dataset.dataset
+    dataset = labelled(dataset)
     names = class_names_of(dataset)
     if classes is not None:
         if names is None:
@@ -510,7 +510,7 @@ def _checked(teachers, student, images, monitor) -> tuple[LabelSpace, Unlabelled
         for t in teachers: t(x)
         student(x)
     if monitor is not None:
-        one = Subset(monitor.dataset if isinstance(monitor, DataLoader) else monitor, [0])
+        one = Subset(labelled(monitor), [0])
         evaluate(student, one, device='cpu') # wherever the student is, and the run will be
     return space, images
 
