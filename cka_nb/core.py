@@ -6,10 +6,10 @@
 __all__ = ['DEVICES', 'trusted', 'checking_values', 'check_rows', 'check_temperature', 'check_weight', 'check_labels',
            'full_precision', 'unit_rows', 'weighted_mean', 'reseed', 'seeded', 'evaluating', 'out_of_memory',
            'enough_memory', 'one_device', 'device_for', 'placed', 'to_device', 'widest', 'printable', 'watched_by',
-           'say', 'progress', 'settle', 'write_whole', 'write_json', 'read_json', 'as_text', 'versions']
+           'say', 'progress', 'settle', 'write_whole', 'write_json', 'read_json', 'as_text', 'alike_names', 'versions']
 
 # %% ../nbs/01_core.ipynb #2cfd10b4
-import functools, json, math, os, stat, sys
+import functools, json, math, os, stat, sys, unicodedata
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -384,6 +384,23 @@ def as_text(
     return '\n'.join('  '.join(v.ljust(w) if k == 0 else v.rjust(w)
                                for k, (v, w) in enumerate(zip(line, widths))).rstrip()
                      for line in table)
+
+# %% ../nbs/01_core.ipynb #f10b7add
+def alike_names(
+    names: list[str],
+) -> list[list[str]]: # groups of two or more different names, in the order given
+    "Names that differ, and look the same to a reader: accents, blanks, characters without width."
+    groups = {}
+    for name in dict.fromkeys(names): groups.setdefault(_as_seen(name), []).append(name)
+    return [group for group in groups.values() if len(group) > 1]
+
+# soft hyphen, joiners, marks of direction, variation selectors, the byte order mark
+_NO_WIDTH = [0xAD, 0x34F, 0x61C, 0x180E, 0xFEFF, *range(0x200B, 0x2010), *range(0x202A, 0x202F),
+             *range(0x2060, 0x2070), *range(0xFE00, 0xFE10)]
+
+def _as_seen(name: str) -> str:
+    visible = str(name).translate(dict.fromkeys(_NO_WIDTH))
+    return unicodedata.normalize('NFC', ' '.join(visible.split()))
 
 # %% ../nbs/01_core.ipynb #aad7697c
 def versions() -> dict[str, str]: # package name -> version
