@@ -77,7 +77,8 @@ def teacher_from_folder(
     files = read_images(data, None, damaged, labelled=True)
     its, channels = classes or files.classes, size[0] if size else 3
     with seeded(training.get('seed', 0)):
-        net = build_backbone(backbone, len(its), channels, pretrained)
+        net = build_backbone(backbone, len(its), channels, pretrained,
+                             image_size=size and size[1:])
     wants = published(backbone, net) if pretrained else Preprocess()
     files.size = size = size or wants.size or readable_size(net, channels)
     images = _own(files, its)

@@ -6,7 +6,7 @@
 __all__ = ['behead', 'model_card', 'Student']
 
 # %% ../nbs/06_student.ipynb #bf5011fa
-import copy, html
+import html, warnings
 from pathlib import Path
 
 import torch
@@ -17,9 +17,9 @@ from .core import device_for, enough_memory, evaluating, one_device, out_of_memo
 from .core import printable, seeded, to_device, write_whole
 from .data import check_images
 from .models import Preprocess, build_backbone, with_channels
-from .teachers import LabelSpace, Output, class_names, find_head, load_state, logits_of
-from .teachers import pooled, probe_images, read_config, reading, rebuilt, save_state
-from .teachers import usual_sizes
+from .teachers import LabelSpace, Output, check_has_values, check_replaceable, class_names
+from .teachers import find_head, load_state, logits_of, own_copy, pooled, probe_images
+from .teachers import read_config, reading, rebuilt, save_state, usual_sizes
 
 # %% ../nbs/06_student.ipynb #1c7ca2df
 def _device_of(model: nn.Module) -> torch.device:
@@ -132,8 +132,16 @@ class Student(nn.Module, PyTorchModelHubMixin, library_name='cka_nb',
         if isinstance(backbone, str):
             channels = self.preprocess.size[0] if self.preprocess.size else 3
             if not self.preprocess.size: self.preprocess = Preprocess(None, mean, std)
-            net = build_backbone(backbone, len(self.classes), channels, pretrained, width)
-        elif isinstance(backbone, nn.Module): net = copy.deepcopy(backbone)
+            net = build_backbone(backbone, len(self.classes), channels, pretrained, width,
+                                 image_size=self.preprocess.size and self.preprocess.size[1:])
+            check_has_values(net)
+        elif isinstance(backbone, nn.Module):
+            net = own_copy(backbone)
+            weights = [*net.parameters()]
+            if weights and not any(p.requires_grad for p in weights):
+                warnings.warn(f'all weights of the backbone {type(net).__name__} are frozen, as those of '
+                              'a teacher are: only the head will learn, unless you say '
+                              'student.requires_grad_(True)')
         else:
             raise TypeError(
                 f'backbone must be a name or an nn.Module, got {type(backbone).__name__}')
@@ -158,7 +166,7 @@ class Student(nn.Module, PyTorchModelHubMixin, library_name='cka_nb',
         if self.wanted_channels: x = with_channels(x, self.wanted_channels)
         x = x.to(self.head.weight.dtype)
         try:
-            with one_device('the backbone'): features = pooled(logits_of(self.backbone(x)))
+            with one_device('the backbone'): features = _features_in(self.backbone(x))
         except (RuntimeError, AssertionError) as error:
             if out_of_memory(error) or not any(
                     w in str(error) for w in ('channels', 'size', 'shape', 'height', 'width')):
@@ -185,13 +193,15 @@ class Student(nn.Module, PyTorchModelHubMixin, library_name='cka_nb',
                 f'{", ".join(self.classes[:6])}{" ..." if len(self.classes) > 6 else ""}')
 
     def save(self, folder: str|Path) -> Path:
-        "Write weights (safetensors), description (JSON) and model card into `folder`."
-        write_whole(Path(folder)/'README.md', model_card(self).encode('utf-8'))
+        "Weights (safetensors), description (JSON) and model card; `ValueError` rather than replace others'."
+        check_replaceable(folder, 'student')
+        card = model_card(self).encode('utf-8')
         save_state(self, folder, dict(
             format='cka_nb student 1', classes=self.classes, tasks=self.tasks,
             architecture=self.architecture, features=self.features,
             backbone=type(self.backbone).__name__, width=self.head.in_features,
             preprocess=self.preprocess.config(), provenance=self.provenance))
+        write_whole(Path(folder)/'README.md', card)
         return Path(folder)
 
     @classmethod
@@ -224,8 +234,13 @@ class Student(nn.Module, PyTorchModelHubMixin, library_name='cka_nb',
         student.wanted_channels = (config['architecture'] or {}).get('in_channels')
         return load_state(student, folder, config).eval()
 
-    # the Hub's side: save_pretrained, push_to_hub and from_pretrained come from the mixin
-    def _save_pretrained(self, save_directory: Path) -> None: self.save(save_directory)
+    # the Hub's side: push_to_hub and from_pretrained come from the mixin; its save_pretrained would
+    # take away a description that it finds before anybody has looked whose it is
+    def save_pretrained(self, save_directory, *, repo_id: str|None=None, push_to_hub: bool=False,
+                        config=None, model_card_kwargs=None, **push) -> str|None:
+        "What `save` does, and `push_to_hub` if asked for."
+        self.save(save_directory)
+        return self.push_to_hub(repo_id or Path(save_directory).name, **push) if push_to_hub else None
 
     @classmethod
     def _from_pretrained(cls, *, model_id, revision=None, cache_dir=None, force_download=False,
@@ -239,10 +254,14 @@ class Student(nn.Module, PyTorchModelHubMixin, library_name='cka_nb',
                                        allow_patterns=['config.json', 'model.safetensors'])
         return cls.load(folder, backbone if isinstance(backbone, nn.Module) else None)
 
+def _features_in(answer) -> Tensor: # (B, D)
+    try: return pooled(logits_of(answer))
+    except TypeError: return pooled(answer) # an inner model of Hugging Face's: no logits
+
 @torch.no_grad()
 def _output_width(net: nn.Module, size: tuple[int, int, int]|None) -> int:
     for s in [size] if size else usual_sizes(net):
-        try: return pooled(logits_of(net(to_device(probe_images(1, s), _device_of(net))))).shape[1]
+        try: return _features_in(net(to_device(probe_images(1, s), _device_of(net)))).shape[1]
         except RuntimeError: pass
     raise ValueError(
         f'the backbone {type(net).__name__} cannot read images of size {tuple(size)}' if size

@@ -33,7 +33,8 @@ from .ownership import MomentOwnership
 from .processes import gathered, place, share
 from .student import Student
 from .teachers import LabelSpace, Output, Teacher, check_teachers, class_names, fingerprint
-from .teachers import load_state, logits_of
+from .teachers import check_learns, check_replaceable, load_state, logits_of
+from .teachers import made_up_names, own_copy
 
 # %% ../nbs/18_training.ipynb #5fee8cc9
 def begun(
@@ -161,7 +162,7 @@ def _loaded(out: Path, student: Student) -> list[dict]: # a finished run, as it 
 def _loaded_teacher(out: Path, model, transform, features) -> Teacher:
     its = lambda given: given if callable(given) and not isinstance(given, str) else None
     with _whole(out):
-        teacher = Teacher.load(out, copy.deepcopy(model), its(transform), its(features))
+        teacher = Teacher.load(out, model, its(transform), its(features))
         if fingerprint(teacher.model) != read_json(out/'run.json').get('fingerprint'):
             raise ValueError('its teacher is another one than run.json says')
     return teacher
@@ -205,6 +206,8 @@ def train_teacher(
     "Train a copy of `model` with labels and return it as a frozen Teacher."
     _check_settings(epochs, batch_size, lr, seed, save_steps, save_minutes, keep)
     check_free(out, resume, overwrite)
+    check_learns(model)
+    if out is not None: check_replaceable(out, 'teacher')
     dataset = labelled(dataset)
     names = class_names_of(dataset)
     if classes is not None:
@@ -213,7 +216,7 @@ def train_teacher(
         dataset = ClassSubset(dataset, class_names(classes))
     labels = torch.tensor(labels_of(dataset))
     names = (class_names(classes) if classes is not None else names
-             or [str(c) for c in range(int(labels.max()) + 1)])
+             or made_up_names(int(labels.max()) + 1))
     images = Unlabelled(dataset)
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(names):
         raise ValueError(f'labels run from {labels.min()} to {labels.max()}, but there are '
@@ -238,7 +241,7 @@ def train_teacher(
         if found == 'finished': return _loaded_teacher(Path(out), model, transform, features)
         until_saved.enter_context(seeded(seed))
         until_saved.enter_context(noting_signals())
-        net = copy.deepcopy(model).train()
+        net = own_copy(model).train()
         if isinstance(transform, nn.Module): transform = copy.deepcopy(transform)
         labels = to_device(labels, engine.device)
         def wanted(x):
@@ -387,6 +390,7 @@ def amalgamate(
         identity = (account(**settings, augment=augment, network=_structure_of(student))
                     | account_of(teachers) | made)
         check_folder(Path(out)/'student')
+        check_replaceable(Path(out)/'student', 'student')
     def unchanged():
         moved = [t.name for t, b in zip(teachers, before) if fingerprint(t) != b]
         if moved: raise RuntimeError(
