@@ -13,11 +13,13 @@ from pathlib import Path
 import torch
 
 from .benchmark import benchmark
-from .commands import AUGMENTATIONS, OBJECTIVES, OWNERSHIPS, check_made_from, for_images, read_images
-from .commands import objective_from, read_student, read_teachers, report_of, student_from_folders, teacher_from_folder
+from .commands import AUGMENTATIONS, OBJECTIVES, OWNERSHIPS, check_made_from, common_size
+from .commands import for_images, objective_from, read_images, read_student
+from .commands import read_teachers, report_of, student_from_folders, teacher_from_folder
 from .core import as_text, printable, read_json, versions
-from .data import ImageFiles
+from .data import ImageFiles, Unlabelled
 from .demo import demo
+from .inspection import as_lines, check_inspection, inspected, write_inspection
 from .processes import place
 from .deployment import export, image_size, predict_files
 from .report import judge, table_of
@@ -95,12 +97,12 @@ def _training(command, epochs: int, size: str) -> None: # options of both kinds 
 def _device(command) -> None:
     command.add_argument('--device', help='cpu, cuda or mps (default: a GPU if there is one)')
 
-def _reading(command, size: str) -> None:
+def _reading(command, size: str, damaged: str='raise') -> None:
     command.add_argument('--size', type=_size, metavar='SIZE', help='of the images: 64, 48x64 '
                          f'(height x width) or 1x28x28 (grey) (default: {size})')
-    command.add_argument('--damaged', choices=('raise', 'skip'), default='raise',
+    command.add_argument('--damaged', choices=('raise', 'skip'), default=damaged,
                          help='image files that cannot be read: stop, or leave out and count '
-                         '(default: raise)')
+                         f'(default: {damaged})')
 
 def _teachers(command, required: bool) -> None:
     add = command.add_argument
@@ -146,6 +148,17 @@ def _told(out: Path) -> None: # the accuracies, where there are any; by the proc
     if place()[0]: return
     rows = read_json(out/'result.json')
     if all('per_teacher' in r for r in rows.values()): print(as_text(table_of(rows)))
+
+def _inspect(a, command):
+    if a.out: check_inspection(a.out)
+    teachers = read_teachers(a.teacher, a.rename, a.drop)
+    size = a.size or common_size(teachers)
+    images = read_images(a.images, size)
+    found = inspected(for_images(teachers, size), images if a.damaged == 'skip' else
+                      Unlabelled(images), a.views, AUGMENTATIONS[a.augment], a.batch_size, a.device)
+    page = a.out and write_inspection(a.out, found, command)
+    print(json.dumps(found.report) if a.json else '\n'.join(as_lines(found.report)))
+    if page and not a.json: print(f'look at {page}')
 
 def _evaluate(a, command):
     student, teachers = read_student(a.student), read_teachers(a.teacher, a.rename, a.drop)
@@ -264,6 +277,25 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument('--ema', type=float, metavar='DECAY', help='keep a running mean of the '
                      'weights, such as 0.999 per step, instead of the last ones')
     _training(run, 60, 'the largest that a teacher wants')
+
+    run = command('inspect', _inspect, 'what teachers make of images, before anything is trained',
+                  'Ask the teachers about images without labels, train nothing, and print what was\n'
+                  'found: sizes and values of the images, what each teacher says and whether what it\n'
+                  'remembers fits the views, images per class as amalgamate would believe them, how\n'
+                  'sure that is, and what to do first.',
+                  'cka_nb inspect --teacher teachers/birds --teacher teachers/cats --images photos/')
+    _teachers(run, required=True)
+    run.add_argument('--images', type=Path, required=True, metavar='DIR',
+                     help='images, with or without sub-folders')
+    run.add_argument('--out', type=Path, metavar='DIR', help='write inspection.json and report.html')
+    run.add_argument('--views', type=_seed, default=8, metavar='N',
+                     help='views of each image over which answers are averaged (default: 8)')
+    run.add_argument('--augment', choices=AUGMENTATIONS, default='affine',
+                     help='the views: those that the teachers were trained with (default: affine)')
+    run.add_argument('--batch-size', type=_count, default=256, metavar='N',
+                     help='images at once (default: 256)')
+    run.add_argument('--json', action='store_true', help='print JSON, not lines')
+    _device(run); _reading(run, 'the largest that a teacher wants', damaged='skip')
 
     run = command('evaluate', _evaluate, 'how good a student is, on labelled images',
                   'Judge a student on a folder with a sub-folder per class; with --teacher,\n'

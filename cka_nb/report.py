@@ -197,17 +197,20 @@ dt { font-weight: 600; } dd { margin: 0; overflow-wrap: anywhere; }
 <body>
 <h1>{{ title }}</h1>
 <p>{{ lead }}</p>
-{% if table %}<h2>Accuracy</h2>
+{% if notes %}<ul>
+{% for note in notes %}<li>{{ note }}</li>
+{% endfor %}</ul>{% endif %}
+{% if table %}<h2>{{ heading }}</h2>
 <table>
 <thead><tr>{% for v in table[0] %}<th scope="col">{{ v }}</th>{% endfor %}</tr></thead>
 <tbody>
 {% for row in table[1:] %}<tr>{% for v in row %}<td>{{ v }}</td>{% endfor %}</tr>
 {% endfor %}</tbody>
 </table>
-<p>Per cent. <b>all classes</b>: every class competes. <b>on NAME</b>: that teacher's images, among
+{% if heading == 'Accuracy' %}<p>Per cent. <b>all classes</b>: every class competes. <b>on NAME</b>: that teacher's images, among
 its own classes. <b>owner</b>: the predicted class is one of a teacher that knows the true one.
 <b>ece</b>: calibration error, less is better.</p>
-{% endif %}
+{% endif %}{% endif %}
 {% for picture in pictures %}<figure>
 <img alt="{{ picture.caption }}" src="data:image/png;base64,{{ picture.data }}">
 <figcaption>{{ picture.caption }}</figcaption>
@@ -228,6 +231,8 @@ def write_report(
     facts: dict,             # what was run: name -> value
     figures: dict,           # caption -> figure of matplotlib
     table: list[list[str]]|None=None, # a heading and rows
+    heading: str='Accuracy', # of the table
+    notes: list[str]=(),     # sentences, as a list under the lead
 ) -> Path:                   # the file
     "One HTML file with everything inside; it opens without a network."
     from jinja2 import Environment
@@ -235,6 +240,6 @@ def write_report(
         held = io.BytesIO(); figure.savefig(held, format='png', dpi=120, bbox_inches='tight')
         return base64.b64encode(held.getvalue()).decode()
     page = Environment(autoescape=True).from_string(_PAGE).render(
-        title=title, lead=lead, facts=facts, table=table,
+        title=title, lead=lead, facts=facts, table=table, heading=heading, notes=notes,
         pictures=[dict(caption=c, data=data(f)) for c, f in figures.items()])
     return write_whole(file, page.encode('utf-8', 'replace'))

@@ -26,7 +26,7 @@ from .data import ClassSubset, Unlabelled, class_names_of, labelled, labels_of
 from .data import random_affine, view_of
 from .evaluation import evaluate
 from .identity import account, check_same, described, differences, settings_of, structure
-from .identity import told
+from .identity import in_a_word, told
 from .loop import HALF, RESERVED, bad_rows, check_folder, compiled, engine_for, fit
 from .objective import ContrastiveAmalgamation
 from .ownership import MomentOwnership
@@ -167,9 +167,6 @@ def _loaded_teacher(out: Path, model, transform, features) -> Teacher:
             raise ValueError('its teacher is another one than run.json says')
     return teacher
 
-def _in_a_word(thing) -> str|None: # for people to read; the whole account is the identity
-    return None if thing is None else str(told(thing, '', strict=False)[''])
-
 @contextmanager
 def _whole(out):
     "Whatever of a finished run is missing or damaged is said, with the way out."
@@ -230,8 +227,8 @@ def train_teacher(
         mixed_precision=engine.mixed_precision, compiled=bool(compile), data=described(images),
         labels=hashlib.sha256(labels.numpy().tobytes()).hexdigest(), network=structure(model),
         processes=place()[1])
-    run = settings | dict(images=len(images), augment=_in_a_word(augment),
-                          transform=_in_a_word(transform), features=_in_a_word(features))
+    run = settings | dict(images=len(images), augment=in_a_word(augment),
+                          transform=in_a_word(transform), features=in_a_word(features))
     identity = account(**settings) | account(augment=augment, transform=transform,
                                              features=features) if out is not None else {}
     with ExitStack() as until_saved:
@@ -381,7 +378,7 @@ def amalgamate(
         fixed_views=fixed_views, cached=bool(cache), accumulate=accumulate, ema=ema,
         processes=place()[1])
     run = settings | dict(
-        images=len(images), objective=settings_of(objective), augment=_in_a_word(augment),
+        images=len(images), objective=settings_of(objective), augment=in_a_word(augment),
         backbone=student.architecture or type(student.backbone).__name__,
         ownership=type(ownership).__name__, teachers=dict(zip(space.names, before)))
     identity, made = {}, {} # nobody compares a run without a folder

@@ -221,7 +221,7 @@ BREAKAGES = r"""
   other: MomentOwnership: ridge ignored
     + ridge / 2 * sum ==> + 0 * sum
   other: MomentOwnership: contradictions ignored
-    if left[worst] <= .25 ==> if True
+    if left[worst] <= self.limit ==> if True
 11_objective
   weights: pseudo_labels: ownership ignored
     q_bc = mixture(logits, ownership, ==> q_bc = mixture(logits, ownership * 0 + 1,
