@@ -31,7 +31,7 @@ from .core import trusted
 
 # %% ../nbs/03_data.ipynb #f8162a36
 def as_image(image) -> Tensor: # (C, H, W), uint8 or float
-    "A tensor from a tensor, a PIL image (shown on white) or a NumPy array; `TypeError` for all else."
+    "A tensor from a tensor, a PIL image (shown on white) or a NumPy array; else a `TypeError`."
     if isinstance(image, Tensor): tensor = image
     elif isinstance(image, np.ndarray): tensor = torch.from_numpy(np.array(_channels_first(image)))
     elif hasattr(image, 'getbands'): return as_image(np.asarray(_plain(image))) # a PIL image
@@ -45,8 +45,8 @@ def as_image(image) -> Tensor: # (C, H, W), uint8 or float
         raise ValueError(f'an image must have shape (C, H, W), got {shape}'
                          + cure.get(tensor.ndim, ''))
     if _channels_last(shape):
-        raise ValueError(f'an image of shape {shape} looks like (H, W, C): x.permute(2, 0, 1) makes '
-                         'it (C, H, W)')
+        raise ValueError(f'an image of shape {shape} looks like (H, W, C): x.permute(2, 0, 1) '
+                         'makes it (C, H, W)')
     if tensor.dtype == torch.uint8 or tensor.is_floating_point(): return tensor
     raise TypeError(f'an image must hold uint8 or floats in [0, 1], got {tensor.dtype}: divide by '
                     'the highest value there can be')
@@ -97,7 +97,7 @@ def _plain(image): # any PIL image -> one of mode L, RGB or, for more than 8 bit
         image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image)
     return image.convert('RGB')
 
-def _decode(image) -> None: # not mapped into memory: Pillow would map a turned TIFF by its turned size
+def _decode(image) -> None: # Pillow maps a file whose name it knows, a turned TIFF wrongly
     name = getattr(image, 'filename', None)
     if name: image.filename = ''
     try: image.load()
@@ -130,8 +130,9 @@ def check_images(
     shape = tuple(images_bchw.shape)
     if len(shape) != 4:
         cure = {2: '; x[None, None] is a batch of one grey image',
-                3: '; add a batch dimension with x[None], or to grey images a channel with x[:, None]'}
-        raise ValueError(f'images must have shape (B, C, H, W), got {shape}{cure.get(len(shape), "")}')
+                3: '; add a batch dimension with x[None], or to grey images a channel with '
+                   'x[:, None]'}.get(len(shape), '')
+        raise ValueError(f'images must have shape (B, C, H, W), got {shape}{cure}')
     if 0 in shape[1:]: raise ValueError(f'images of shape {shape} are empty')
     if _channels_last(shape):
         raise ValueError(f'images of shape {shape} look like (B, H, W, C): '
@@ -346,8 +347,9 @@ def _refuse_others(images) -> None: # what is no data set of images, or only hol
     elif isinstance(images, Mapping):
         key = next((k for k in (*_IMAGE_KEYS, *images) if k in images), 'train')
         cure = f'choose {"a column" if key in _IMAGE_KEYS else "a split"}: images[{key!r}]'
+        if key in _IMAGE_KEYS: cure += '; list(zip(images, labels)) makes pairs'
     elif hasattr(images, 'iloc'): # pandas
-        cure = "list(images['image']) is a column's images, cka.ImageFiles(images['path']) reads files"
+        cure = "hand in list(images['image']), or cka.ImageFiles(images['path']) for files"
     elif isinstance(images, (set, frozenset)): cure = 'a set has no order, sort it into a list'
     elif hasattr(images, 'getbands'): cure = 'one image is [image]'
     elif not hasattr(images, '__getitem__') and not isinstance(images, Iterable): cure = ''
@@ -502,8 +504,8 @@ class ImageFiles(Dataset):
                     raise ValueError(f'the folder {name!r} in {str(folder)!r} has a name that is '
                                      'no UTF-8: rename it')
             for alike in alike_names(self.classes):
-                warnings.warn(f'{" and ".join(map(ascii, alike))} in {str(folder)!r} look the same and '
-                              'are two classes: rename a folder, or put them together', stacklevel=2)
+                warnings.warn(f'{" and ".join(map(ascii, alike))} in {str(folder)!r} look the same '
+                              'and are two classes: rename a folder, or join them', stacklevel=2)
             place = {c: i for i, c in enumerate(self.classes)}
             self.labels = torch.tensor([place[parts[0]] for parts in within])
 
@@ -660,7 +662,8 @@ def class_names_of(dataset) -> list[str]|None: # None where it has none
             raise ValueError('the transform of the data set changes labels, so that they no longer '
                              'fit their names: give it .classes, the names of the new labels')
         return [str(c) for c in names]
-    if isinstance(dataset, ConcatDataset): return _union([class_names_of(d) for d in dataset.datasets])
+    if isinstance(dataset, ConcatDataset):
+        return _union([class_names_of(d) for d in dataset.datasets])
     if isinstance(dataset, StackDataset):
         parts = dataset.datasets
         if not isinstance(parts, Mapping): parts = dict(zip(('image', 'label'), parts))
@@ -674,6 +677,9 @@ def labelled(dataset) -> Dataset: # the same object wherever that will do
     "The data set with labels that index its `class_names_of`; parts are renumbered by name."
     if isinstance(dataset, DataLoader): dataset = _chosen_by(dataset)
     _refuse_others(dataset)
+    if not hasattr(dataset, '__len__') or not hasattr(dataset, '__getitem__'):
+        raise TypeError('labels are read from a labelled data set with a length, got '
+                        f'{type(dataset).__name__}: list(...) makes one')
     if isinstance(dataset, ConcatDataset): return _joined(dataset)
     if getattr(dataset, 'classes', None) is not None or not _is_part(dataset): return dataset
     inner = labelled(dataset.dataset)
@@ -716,10 +722,11 @@ def _joined(dataset: ConcatDataset) -> Dataset:
     parts = [labelled(d) for d in dataset.datasets]
     names = [class_names_of(d) for d in parts]
     if all(its == names[0] for its in names):
-        return dataset if all(a is b for a, b in zip(parts, dataset.datasets)) else ConcatDataset(parts)
+        same = all(a is b for a, b in zip(parts, dataset.datasets))
+        return dataset if same else ConcatDataset(parts)
     if type(dataset).__getitem__ is not ConcatDataset.__getitem__:
-        raise ValueError(f'the parts of the {type(dataset).__name__} have different names: join them '
-                         'by a ConcatDataset')
+        raise ValueError(f'the parts of the {type(dataset).__name__} have different names: join '
+                         'them by a ConcatDataset')
     union = _union(names)
     if getattr(dataset, 'classes', None) is not None:
         left = [c for c in union if c not in _own_names(dataset)]
@@ -742,8 +749,8 @@ def _own_names(dataset) -> list[str]:
     kind, changed = type(dataset).__name__, getattr(dataset, 'target_transform', None)
     if (isinstance(dataset.classes, (str, bytes, Mapping, set, frozenset))
         or not isinstance(dataset.classes, Iterable)):
-        raise TypeError(f'.classes of the {kind} must be a list of names in the order of labels, got '
-                        f'{type(dataset.classes).__name__}')
+        raise TypeError(f'.classes of the {kind} must be a list of names in the order of labels, '
+                        f'got {type(dataset.classes).__name__}')
     names = [str(c) for c in dataset.classes]
     for k in range(len(names)) if callable(changed) else ():
         try: label = _whole(changed(k))
@@ -755,13 +762,15 @@ def _own_names(dataset) -> list[str]:
                 'wrap the set, part = Subset(dataset, range(len(dataset))), and set part.classes')
     kept = getattr(dataset, 'targets', None) if _joint_transform(dataset) else None
     for i in _spread(len(kept)) if kept is not None else ():
-        if label_of(dataset[i]) != int(kept[i]):
-            raise ValueError(f'the transforms of the {kind} make label {label_of(dataset[i])} of label '
+        label = label_of(dataset[i])
+        if label != int(kept[i]):
+            raise ValueError(f'the transforms of the {kind} make label {label} of label '
                              f'{int(kept[i])}, so that .classes no longer names its labels')
     return names
 
 def _joint_transform(dataset) -> bool: # torchvision's, of image and label at once
-    return type(getattr(dataset, 'transforms', None)).__name__ not in ('NoneType', 'StandardTransform')
+    changed = getattr(dataset, 'transforms', None)
+    return changed is not None and type(changed).__name__ != 'StandardTransform'
 
 def _is_part(dataset) -> bool: # items as they are in the set that is in it
     return isinstance(dataset, Subset) and type(dataset).__getitem__ is Subset.__getitem__
@@ -806,8 +815,8 @@ def _chosen_by(loader: DataLoader): # the images that a loader reads, as a data 
     sampler = loader.sampler if batches is None else getattr(batches, 'sampler', batches)
     if isinstance(sampler, SubsetRandomSampler): return Subset(dataset, sampler.indices)
     if not _every_image(sampler):
-        raise ValueError(f'the loader has a {type(sampler).__name__} of its own, and here every image '
-                         'counts once: hand in a data set of those, Subset(dataset, indices)')
+        raise ValueError(f'the loader has a {type(sampler).__name__} of its own, and here every '
+                         'image counts once: hand in a data set, Subset(dataset, indices)')
     return dataset
 
 # %% ../nbs/03_data.ipynb #c5124db5

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .core import device_for, enough_memory, evaluating, one_device, out_of_memory, placed
 from .core import printable, seeded, to_device, write_whole
-from .data import check_images
+from .data import check_images, check_range
 from .models import Preprocess, build_backbone, with_channels
 from .teachers import LabelSpace, Output, check_has_values, check_replaceable, class_names
 from .teachers import find_head, load_state, logits_of, own_copy, pooled, probe_images
@@ -182,6 +182,7 @@ class Student(nn.Module, PyTorchModelHubMixin, library_name='cka_nb',
         device: str|None=None,         # where to compute; None: a GPU if there is one
     ) -> tuple[list[str], Tensor]:     # B class names, probabilities (B, classes)
         "The most probable class of each image, and all probabilities; in eval mode."
+        check_range(images, self)
         home = self.head.weight.device # the answer is there, and so is the student afterwards
         with (placed(device_for(device), self), evaluating(self), # one thread after the other
               enough_memory('predicting', 'Hand in fewer images at a time')):

@@ -435,6 +435,18 @@ BREAKAGES = r"""
     place = {c: i for i, c in enumerate(self.classes)} ==> place = {c: len(self.classes) - 1 - i for i, c in enumerate(self.classes)}
   itself: as_image: the camera's turn is ignored
     image = ImageOps.exif_transpose(image) ==> image = image.copy()
+  itself: as_image: a colour that stands for transparent is shown
+    if key is None: return image\n ==> return image\n
+  refused: check_range: values of any size
+    if not (low < -.01 or high > 1.01) or ==> if True or
+  refused: Unlabelled: a collation that makes other images is dropped
+    else: raise ValueError(what.format('makes')) ==> else: pass
+  itself: batches: a process does not begin as the loader says
+    try: theirs(worker)\n ==> try: pass\n
+  itself: labelled: joined parts keep numbers of their own
+    return image_of(item), self.number[label] ==> return image_of(item), label
+  refused: class_names_of: a wrapper may change labels
+    if own != its: ==> if False:
 05_teachers
   itself: renamed: dropped classes shift the others
     logits = logits[:, self.kept] ==> logits = logits[:, :len(self.kept)]
