@@ -24,7 +24,7 @@ from .core import evaluating, one_device, placed, read_json, seeded, settle, to_
 from .core import versions, write_json, write_whole
 from .data import ClassSubset, Unlabelled, class_names_of, labels_of, random_affine
 from .data import view_of
-from .evaluation import evaluate
+from .evaluation import calibrated_since, check_known, evaluate
 from .loop import HALF, RESERVED, bad_rows, check_folder, compiled, engine_for, fit
 from .objective import ContrastiveAmalgamation
 from .ownership import MomentOwnership
@@ -159,9 +159,10 @@ def _keep_beliefs(checkpoints, beliefs: Beliefs, ownership) -> None:
     checkpoints.put('beliefs', its | state, {})
 
 def _loaded(out: Path, student: Student) -> list[dict]: # a finished run, as it left them
-    student.provenance = read_json(out/'run.json')
     with _whole(out):
-        load_state(student, out/'student', read_json(out/'student'/'config.json')).eval()
+        student.provenance = calibrated_since(read_json(out/'run.json'),
+                                              config := read_json(out/'student'/'config.json'))
+        load_state(student, out/'student', config).eval()
         if fingerprint(student) != student.provenance.get('student'):
             raise ValueError('its student is another one than run.json says')
         history = read_json(out/'history.json', 2**30)
@@ -488,6 +489,7 @@ def _checked(teachers, student, images, monitor) -> tuple[LabelSpace, Unlabelled
         for t in teachers: t(x)
         student(x)
     if monitor is not None:
+        check_known(monitor, student.classes, who='the student does')
         one = Subset(monitor.dataset if isinstance(monitor, DataLoader) else monitor, [0])
         evaluate(student, one, device='cpu') # wherever the student is, and the run will be
     return space, images
