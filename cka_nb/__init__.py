@@ -15,7 +15,7 @@ from cka_nb.data import (
     ClassSubset, ImageFiles, TensorImages, digits, random_affine, random_crop_flip,
 )
 from cka_nb.deployment import export
-from cka_nb.evaluation import evaluate
+from cka_nb.evaluation import calibrate, evaluate
 from cka_nb.inspection import inspect
 from cka_nb.models import Preprocess, SmallResNet, SmallVGG, build_backbone
 from cka_nb.objective import ContrastiveAmalgamation
@@ -32,9 +32,9 @@ __all__ = [
     "ClassConditionalOwnership", "ClassSubset", "CommonFeatureLearning",
     "ContrastiveAmalgamation", "EnergyOwnership", "ImageFiles", "LabelSpace", "MomentOwnership",
     "Output", "Preprocess", "SmallResNet", "SmallVGG", "Stopped", "Student", "Teacher",
-    "TensorImages", "alignment_loss", "amalgamate", "build_backbone", "digits", "evaluate", "export",
-    "fingerprint", "inspect", "inter_model_loss", "intra_model_loss", "joint_distillation", "mixture",
-    "mixture_loss", "mmd_loss", "owned_distillation", "pointwise_loss", "random_affine",
-    "random_crop_flip", "relational_loss", "soft_target_loss", "task_distillation",
-    "train_teacher", "unified_distillation",
+    "TensorImages", "alignment_loss", "amalgamate", "build_backbone", "calibrate", "digits",
+    "evaluate", "export", "fingerprint", "inspect", "inter_model_loss", "intra_model_loss",
+    "joint_distillation", "mixture", "mixture_loss", "mmd_loss", "owned_distillation",
+    "pointwise_loss", "random_affine", "random_crop_flip", "relational_loss", "soft_target_loss",
+    "task_distillation", "train_teacher", "unified_distillation",
 ]

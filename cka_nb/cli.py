@@ -6,7 +6,7 @@
 __all__ = ['parser', 'main']
 
 # %% ../nbs/27_cli.ipynb #b5f76d38
-import argparse, json, math, os, shlex, sys, warnings
+import argparse, csv, json, math, os, shlex, sys, warnings
 from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 
@@ -14,15 +14,19 @@ import torch
 
 from .benchmark import benchmark
 from .commands import AUGMENTATIONS, OBJECTIVES, OWNERSHIPS, check_made_from, common_size
-from .commands import for_images, objective_from, read_images, read_student
-from .commands import read_teachers, report_of, student_from_folders, teacher_from_folder
+from .commands import cut, for_images, objective_from, read_images, read_judged
+from .commands import read_student, read_teachers, report_of, student_folder
+from .commands import student_from_folders, teacher_from_folder, unwritten
 from .core import as_text, printable, read_json, versions
 from .data import ImageFiles, Unlabelled
 from .demo import demo
 from .inspection import as_lines, check_inspection, inspected, write_inspection
 from .processes import place
-from .deployment import export, image_size, predict_files
+from .deployment import export, predict_files
+from .evaluation import UNKNOWN, calibrate
 from .report import judge, table_of
+from .student import image_size
+from .teachers import LabelSpace
 from .loop import check_folder
 
 # %% ../nbs/27_cli.ipynb #6d8b68bd
@@ -49,7 +53,14 @@ def _weight(text: str) -> tuple[str, float]:
     except ValueError:
         raise argparse.ArgumentTypeError(f'must be like intra=0.2, got {text!r}') from None
 
-def _names(text: str) -> list[str]: return [name.strip() for name in text.split(',')]
+def _share(text: str) -> float:
+    value = _number(float, 0, 'from 0 to 1')(text)
+    if value > 1: raise argparse.ArgumentTypeError(f'must be from 0 to 1, got {text!r}')
+    return value
+
+def _names(text: str) -> list[str]: # a comma after a backslash belongs to a name
+    name, comma, others = cut(text, ',')
+    return [unwritten(name.strip()), *(_names(others) if comma else [])]
 
 def _size(text: str) -> tuple[int, int, int]: # '64', '48x64' or '1x28x28' -> (C, H, W)
     try: sides = [int(side) for side in text.lower().split('x')]
@@ -93,6 +104,12 @@ def _training(command, epochs: int, size: str) -> None: # options of both kinds 
         help='start from published weights (downloads them, once)')
     add('--test', type=Path, metavar='DIR',
         help='labelled images, a sub-folder per class, to judge by at the end; they train nothing')
+    _unknown(command, '--test')
+
+def _unknown(command, of: str) -> None:
+    command.add_argument('--unknown', choices=UNKNOWN, default='raise', help=f'images of {of} '
+                         'whose class is not known to the model: refuse and count them, take them '
+                         'as errors (wrong), or leave them out (skip) (default: raise)')
 
 def _device(command) -> None:
     command.add_argument('--device', help='cpu, cuda or mps (default: a GPU if there is one)')
@@ -109,9 +126,11 @@ def _teachers(command, required: bool) -> None:
     add('--teacher', type=Path, action='append', required=required, default=None if required
         else [], metavar='DIR', help='a saved teacher, or a student as one; once for each')
     add('--rename', action='append', default=[], metavar='OLD=NEW',
-        help='another name for a class, in all teachers that have it; TEACHER:OLD=NEW in one')
+        help='another name for a class, in all teachers that have it; TEACHER:OLD=NEW in one; a = '
+             'or : that belongs to a name as \\= or \\:')
     add('--drop', action='append', default=[], metavar='CLASS',
-        help='a class nobody wants; TEACHER:CLASS drops it from one teacher')
+        help='a class nobody wants; TEACHER:CLASS drops it from one teacher; a : that belongs to a '
+             'name as \\:')
 
 # %% ../nbs/27_cli.ipynb #33e2616f
 def _demo(a, command): demo(a.seeds, a.epochs, _folder(a.out), a.device)
@@ -128,7 +147,8 @@ def _settings(a) -> dict: # of both kinds of training
 
 def _train_teacher(a, command):
     teacher = teacher_from_folder(a.data, a.backbone, _folder(a.out), a.classes, a.size,
-                                  a.pretrained, a.damaged, a.name, a.test, command, **_settings(a))
+                                  a.pretrained, a.damaged, a.name, a.test, command=command,
+                                  unknown=a.unknown, **_settings(a))
     if not a.test: print('judged by the training images, for want of --test:')
     _told(a.out); print(f'a teacher of {len(teacher.classes)} classes, for images of '
                         f'{"x".join(map(str, teacher.input_size))}: {a.out}')
@@ -138,7 +158,8 @@ def _amalgamate(a, command):
         {} if a.temperature is None else {'temperature': a.temperature}))
     student = student_from_folders(read_teachers(a.teacher, a.rename, a.drop), a.images, a.backbone,
                                    _folder(a.out), aim, a.size, a.pretrained, a.damaged,
-                                   a.test, command, a.ownership, views=a.views, fixed_views=a.fixed_views,
+                                   a.test, a.unknown, a.calibrate, command, a.ownership,
+                                   views=a.views, fixed_views=a.fixed_views,
                                    cache=a.cache, accumulate=a.accumulate, ema=a.ema,
                                    **_settings(a))
     _told(a.out); print(f'a student of {len(student.classes)} classes: {a.out}/student; look at '
@@ -161,16 +182,30 @@ def _inspect(a, command):
     if page and not a.json: print(f'look at {page}')
 
 def _evaluate(a, command):
-    student, teachers = read_student(a.student), read_teachers(a.teacher, a.rename, a.drop)
-    if not a.other_teachers: check_made_from(student, teachers)
-    size = a.size or image_size(student)
+    if not a.student and not a.teacher:
+        raise ValueError('whom? say --student DIR, or --teacher DIR')
+    student = read_student(a.student) if a.student else None
+    teachers = read_teachers(a.teacher, a.rename, a.drop)
+    if student and not a.other_teachers: check_made_from(student, teachers)
+    size = a.size or (image_size(student) if student else common_size(teachers))
     if size: teachers = for_images(teachers, size)
-    data = read_images(a.data, size, a.damaged, labelled=True)
+    known, who = ((student.classes, 'the student does') if student else
+                  (LabelSpace(teachers).classes, 'the teachers do'))
+    data = read_judged(a.data, size, a.damaged, known, a.unknown, who)
     if a.out:
         rows = report_of(_folder(a.out), student, data, f'{len(data)} images of {a.data.name}.',
-                         teachers, command=command, batch_size=a.batch_size, device=a.device)
-    else: rows = judge(student, teachers, data, a.batch_size, a.device)[0]
+                         teachers, command=command, batch_size=a.batch_size, device=a.device,
+                         unknown=a.unknown)
+    else: rows = judge(student, teachers, data, a.batch_size, a.device, a.unknown)[0]
     print(json.dumps(rows) if a.json else as_text(table_of(rows)))
+
+def _calibrate(a, command):
+    student, folder = read_student(a.student), student_folder(a.student)
+    data = read_judged(a.data, a.size or image_size(student), a.damaged, student.classes, a.unknown)
+    t = calibrate(student, data, a.batch_size, a.device)
+    student.save(folder)
+    print(f'temperature {t:.3g}, from {len(data)} images of {a.data.name}, is part of {folder} '
+          'now; judge it on others, cka_nb evaluate')
 
 def _predict(a, command):
     student = read_student(a.student)
@@ -179,13 +214,30 @@ def _predict(a, command):
         try: files += ImageFiles(path).files if path.is_dir() else [path]
         except ValueError as error:
             bad += 1; print(f'cka_nb predict: {printable(str(error))}', file=sys.stderr)
-    for said in predict_files(student, files, a.top, a.batch_size, a.device) if files else ():
+    tell = _as_json if a.json else _as_csv(min(a.top, len(student.classes))) if a.csv else _as_line
+    for said in predict_files(student, files, a.top, a.batch_size, a.device,
+                              a.threshold) if files else ():
         if 'error' in said:
             bad += 1; print(f'cka_nb predict: {printable(said["error"])}', file=sys.stderr)
-        elif a.json: print(json.dumps(said))
-        else: print(*map(printable, [said['file'], *(f'{c} {100 * p:.1f} %' for c, p in said['top'])]),
-                    sep='\t')
+        else: tell(said)
     if bad: raise ValueError(f'{bad} of {max(bad, len(files))} could not be read')
+
+def _as_json(said): print(json.dumps(said))
+
+def _as_line(said): # file, then none where the surest is not sure enough, then the surest
+    none = ['none'] if said['class'] is None else []
+    print(*map(printable, [said['file'], *none, *(f'{c} {100 * p:.1f} %' for c, p in said['top'])]),
+          sep='\t')
+
+def _as_csv(top: int): # a terminal is shown no control characters
+    rows = csv.writer(sys.stdout, lineterminator='\n')
+    shown = printable if sys.stdout.isatty() else str
+    more = [f'{what} {k}' for k in range(2, top + 1) for what in ('class', 'probability')]
+    rows.writerow(['file', 'class', 'probability', *more])
+    def tell(said):
+        surest = shown(said['file']), shown(said['class'] or ''), said['probability']
+        rows.writerow([*surest, *(x for c, p in said['top'][1:] for x in (shown(c), p))])
+    return tell
 
 def _benchmark(a, command):
     failed = benchmark(_folder(a.out), a.repeats, a.small, a.device, a.parts, a.minutes)['failed']
@@ -234,7 +286,8 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument('--backbone', required=True, metavar='NAME',
                      help='a network of torchvision or timm by name, resnet_small or vgg_small')
     run.add_argument('--classes', type=_names, metavar='A,B,...',
-                     help='sub-folders to use, in this order (default: all of them)')
+                     help='sub-folders to use, in this order; a comma that belongs to a name as '
+                     '\\, (default: all of them)')
     run.add_argument('--out', type=Path, required=True, metavar='DIR', help='folder of the teacher')
     run.add_argument('--name', help='of the teacher, in tables (default: the folder\'s)')
     _training(run, 40, 'that of the published weights with --pretrained, else 64 if it can read it')
@@ -276,6 +329,9 @@ def parser() -> argparse.ArgumentParser:
                      'N parts to save memory; contrast then compares within a part (default: 1)')
     run.add_argument('--ema', type=float, metavar='DECAY', help='keep a running mean of the '
                      'weights, such as 0.999 per step, instead of the last ones')
+    run.add_argument('--calibrate', type=Path, metavar='DIR', help='labelled images, a sub-folder '
+                     'per class, to fit one temperature to at the end: honest probabilities, no '
+                     'other class; not those of --test (default: none)')
     _training(run, 60, 'the largest that a teacher wants')
 
     run = command('inspect', _inspect, 'what teachers make of images, before anything is trained',
@@ -297,38 +353,56 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument('--json', action='store_true', help='print JSON, not lines')
     _device(run); _reading(run, 'the largest that a teacher wants', damaged='skip')
 
-    run = command('evaluate', _evaluate, 'how good a student is, on labelled images',
+    run = command('evaluate', _evaluate, 'how good a student, or teachers, are on labelled images',
                   'Judge a student on a folder with a sub-folder per class; with --teacher,\n'
-                  'beside its teachers, renamed and dropped as they were for it.',
-                  'cka_nb evaluate --student runs/pets --data test/')
-    _student(run)
+                  'beside its teachers, renamed and dropped as they were for it. Without\n'
+                  '--student, judge teachers: each on its own classes, and side by side.',
+                  'cka_nb evaluate --student runs/pets --data test/\n'
+                  '  cka_nb evaluate --teacher teachers/birds --teacher teachers/cats --data test/')
+    _student(run, required=False)
     run.add_argument('--data', type=Path, required=True, metavar='DIR',
                      help='images, a sub-folder per class')
     _teachers(run, required=False)
     run.add_argument('--other-teachers', action='store_true',
                      help='compare with teachers that the student was not made from')
+    _unknown(run, '--data')
     run.add_argument('--out', type=Path, metavar='DIR', help='write result.json and report.html')
     run.add_argument('--json', action='store_true', help='print JSON, not a table')
-    run.add_argument('--batch-size', type=_count, default=64, metavar='N',
-                     help='images at once (default: 64)')
-    _device(run); _reading(run, 'the student\'s')
+    _asking(run); _reading(run, 'the student\'s, or the largest that a teacher wants')
+
+    run = command('calibrate', _calibrate, 'honest probabilities, from labelled images',
+                  'Fit one temperature to labelled images that trained nothing, and write it into\n'
+                  'the student\'s head: predictions, exported files and a student that teaches\n'
+                  'have it then. Every image keeps its class; only the probabilities change.',
+                  'cka_nb calibrate --student runs/pets --data held-out/')
+    _student(run)
+    run.add_argument('--data', type=Path, required=True, metavar='DIR',
+                     help='images, a sub-folder per class; not those it is to be judged by')
+    run.add_argument('--unknown', choices=('raise', 'skip'), default='raise', help='images whose '
+                     'class the student does not know: refuse and count them, or leave them out '
+                     '(default: raise)')
+    _asking(run); _reading(run, 'the student\'s')
 
     run = command('predict', _predict, 'which class an image file shows',
                   'Print file, class and probability of every image file; of a folder, all in it.\n'
                   'What cannot be read is named on standard error, and the status is then 2.',
-                  'cka_nb predict --student runs/pets photo.jpg more/ --json')
+                  'cka_nb predict --student runs/pets photo.jpg more/ --csv --threshold 0.8')
     _student(run)
     run.add_argument('files', nargs='+', type=Path, metavar='IMAGE', help='files or folders')
     run.add_argument('--top', type=_count, default=1, metavar='N',
                      help='name the N most probable classes (default: 1)')
-    run.add_argument('--json', action='store_true', help='one JSON object a line')
-    run.add_argument('--batch-size', type=_count, default=64, metavar='N',
-                     help='images at once (default: 64)')
-    _device(run)
+    run.add_argument('--threshold', type=_share, default=0., metavar='P', help='below this '
+                     'probability the answer is none of the classes: "none", in CSV empty, in JSON '
+                     'null (default: 0)')
+    form = run.add_mutually_exclusive_group()
+    form.add_argument('--csv', action='store_true', help='a table: file,class,probability')
+    form.add_argument('--json', action='store_true', help='one JSON object a line')
+    _asking(run)
 
     run = command('export', _export, 'a student as one file for ONNX Runtime or torch.export',
                   'Write the student as FILE.onnx or FILE.pt2, any batch size, classes and\n'
-                  'preprocessing inside; checked against PyTorch before it is there.',
+                  'preprocessing inside; checked against PyTorch before it is there. A FILE that\n'
+                  'cka_nb did not write is not replaced.',
                   'cka_nb export --student runs/pets --out pets.onnx')
     _student(run)
     run.add_argument('--out', type=Path, required=True, metavar='FILE', help='*.onnx or *.pt2')
@@ -356,9 +430,14 @@ def parser() -> argparse.ArgumentParser:
     _device(run)
     return top
 
-def _student(command) -> None:
-    command.add_argument('--student', type=Path, required=True, metavar='DIR',
+def _student(command, required: bool=True) -> None:
+    command.add_argument('--student', type=Path, required=required, metavar='DIR',
                          help='a saved student, or the run that made it')
+
+def _asking(command) -> None:
+    command.add_argument('--batch-size', type=_count, default=64, metavar='N',
+                         help='images at once (default: 64)')
+    _device(command)
 
 _EXAMPLE = """from folders of pictures to an ONNX file:
   cka_nb train-teacher --data birds/ --backbone resnet18 --out teachers/birds

@@ -24,7 +24,7 @@ from .core import to_device
 from .core import versions, write_json, write_whole
 from .data import ClassSubset, Unlabelled, class_names_of, labelled, labels_of
 from .data import random_affine, view_of
-from .evaluation import evaluate
+from .evaluation import calibrated_since, check_known, evaluate
 from .identity import account, check_same, described, differences, settings_of, structure
 from .identity import in_a_word, told
 from .loop import HALF, RESERVED, bad_rows, check_folder, compiled, engine_for, fit
@@ -149,10 +149,11 @@ def _keep_beliefs(checkpoints, beliefs: Beliefs, ownership) -> None:
     checkpoints.put('beliefs', its | state, {})
 
 def _loaded(out: Path, student: Student) -> list[dict]: # a finished run, as it left them
-    run = read_json(out/'run.json')
-    student.provenance = {k: v for k, v in run.items() if k not in ('identity', 'moving')}
     with _whole(out):
-        load_state(student, out/'student', read_json(out/'student'/'config.json')).eval()
+        run = calibrated_since(read_json(out/'run.json'),
+                               config := read_json(out/'student'/'config.json'))
+        student.provenance = {k: v for k, v in run.items() if k not in ('identity', 'moving')}
+        load_state(student, out/'student', config).eval()
         if fingerprint(student) != student.provenance.get('student'):
             raise ValueError('its student is another one than run.json says')
         history = read_json(out/'history.json', 2**30)
@@ -511,6 +512,7 @@ def _checked(teachers, student, images, monitor) -> tuple[LabelSpace, Unlabelled
         for t in teachers: t(x)
         student(x)
     if monitor is not None:
+        check_known(monitor, student.classes, who='the student does')
         one = Subset(labelled(monitor), [0])
         evaluate(student, one, device='cpu') # wherever the student is, and the run will be
     return space, images
