@@ -311,6 +311,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'cka_nb.data.label_of': ('data.html#label_of', 'cka_nb/data.py'),
                              'cka_nb.data.labelled': ('data.html#labelled', 'cka_nb/data.py'),
                              'cka_nb.data.labels_of': ('data.html#labels_of', 'cka_nb/data.py'),
+                             'cka_nb.data.numbered_batches': ('data.html#numbered_batches', 'cka_nb/data.py'),
                              'cka_nb.data.random_affine': ('data.html#random_affine', 'cka_nb/data.py'),
                              'cka_nb.data.random_crop_flip': ('data.html#random_crop_flip', 'cka_nb/data.py'),
                              'cka_nb.data.uniform': ('data.html#uniform', 'cka_nb/data.py'),

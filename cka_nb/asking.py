@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from .core import enough_memory, progress, read_json, to_device, trusted, write_json
-from .data import Unlabelled, batches, view_of
+from .data import Unlabelled, numbered_batches, view_of
 from .identity import account, check_same, images_hash, structure
 from .processes import place
 from .teachers import Output, Teacher, check_teachers, fingerprint
@@ -229,7 +229,7 @@ class AnswerCache:
 
     @torch.no_grad()
     def _ask(self, index: list[Tensor]) -> Iterator[np.ndarray]: # (B, row) means, for each (B,)
-        read = batches(self.images, index, self.device)
+        read = numbered_batches(self.images, index, self.device)
         for index_b, (x, there) in zip(index, read):
             # images were looked at when they were read, answers are on the way out
             with enough_memory('asking the teachers', 'Lower batch_size'), trusted():

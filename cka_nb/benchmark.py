@@ -32,7 +32,7 @@ from .beliefs import Beliefs
 from .checkpoints import Checkpoints
 from .contrast import inter_model_loss, intra_model_loss
 from .core import as_text, device_for, progress, seeded, trusted, versions, write_json
-from .data import ImageFiles, Unlabelled, batches, digits, epoch_order, random_crop_flip
+from .data import ImageFiles, Unlabelled, numbered_batches, digits, epoch_order, random_crop_flip
 from .data import view_of
 from .evaluation import evaluate
 from .experiments import stored_result
@@ -128,7 +128,7 @@ def step_of(
     optimiser = torch.optim.AdamW(pupil.parameters(), lr=1e-3,
                                   fused=device.type in ('cpu', 'cuda'))
     plan, to_read = tee(cycle(torch.arange(count).split(setting['batch'])))
-    read = batches(images.resident(device), to_read, device)
+    read = numbered_batches(images.resident(device), to_read, device)
     def step():
         index_b, (x, there_b) = next(plan), next(read)
         if compile: torch.compiler.cudagraph_mark_step_begin()
@@ -485,7 +485,7 @@ def _write_files(folder: Path, setting: dict) -> None:
             Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder/f'{i + k:05d}.jpg')
 
 def _epoch(images: Unlabelled, ahead: int, net, batch_size: int, device, waited: list) -> None:
-    read, total = batches(images, torch.arange(len(images)).split(batch_size), device, ahead), 0
+    read, total = numbered_batches(images, torch.arange(len(images)).split(batch_size), device, ahead), 0
     while True:
         start = time.perf_counter()
         pair = next(read, None)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['as_image', 'check_images', 'as_float', 'finite_images', 'check_range', 'image_of', 'TensorImages', 'Unlabelled',
-           'epoch_order', 'uniform', 'random_affine', 'random_crop_flip', 'view_of', 'ImageFiles', 'batches', 'digits',
-           'label_of', 'class_names_of', 'labelled', 'labels_of', 'ClassSubset', 'cifar100']
+           'epoch_order', 'uniform', 'random_affine', 'random_crop_flip', 'view_of', 'ImageFiles', 'numbered_batches',
+           'batches', 'digits', 'label_of', 'class_names_of', 'labelled', 'labels_of', 'ClassSubset', 'cifar100']
 
 # %% ../nbs/03_data.ipynb #8dd3060e
 import copy, functools, math, os, signal, warnings
@@ -573,7 +573,7 @@ def _fitted(image, size: tuple[int, int, int]) -> Tensor: # of a plain PIL image
     return as_image(pixels).expand(size[0], -1, -1)
 
 # %% ../nbs/03_data.ipynb #0e5b8c05
-def batches(
+def numbered_batches(
     images: Unlabelled,
     index: Iterable[Tensor], # of (B,) int64 on the CPU, for each batch; taken as it is needed
     device: torch.device,
@@ -597,6 +597,15 @@ def batches(
         images.look(x)
         with trusted(): x = as_float(to_device(x, device))
         yield x, to_device(index_b, device)
+
+def batches(
+    images: Unlabelled,
+    index: Iterable[Tensor], # of (B,) int64 on the CPU, for each batch; taken as it is needed
+    device: torch.device,
+    ahead: int=2,            # batches to be read before they are asked for
+) -> Iterator[Tensor]:       # (B, C, H, W), float in [0, 1], on the device
+    "The images of one batch after the other."
+    return (x for x, _ in numbered_batches(images, index, device, ahead))
 
 def _begin_worker(theirs: Callable|None, worker: int) -> None:
     # a signal to all of a program's processes is the main one's to obey

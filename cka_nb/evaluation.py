@@ -34,7 +34,7 @@ def check_known(
     who: str='the model does', # for the message
 ) -> None:
     "`ValueError` names and counts labelled images of classes that a model does not know."
-    if isinstance(dataset, DataLoader): dataset = dataset.dataset
+    dataset = labelled(dataset)
     names = class_names_of(dataset)
     if unknown not in UNKNOWN:
         raise ValueError(f'unknown must be {", ".join(map(repr, UNKNOWN))}, got {unknown!r}')

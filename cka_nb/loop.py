@@ -22,7 +22,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from .checkpoints import Checkpoints, Stopped, noting_signals
 from .core import device_for, enough_memory, progress, reseed, say, trusted
-from .data import Unlabelled, batches
+from .data import Unlabelled, numbered_batches
 from .processes import place, share
 
 # %% ../nbs/17_loop.ipynb #7f81486e
@@ -262,7 +262,7 @@ def fit(
         f'steps{f", from step {done} on" if done else ""}')
     with (noting_signals() as noted, _tidied(engine, parameters),
           enough_memory(description, less)):
-        read = batches(images, map(share, to_read), engine.device)
+        read = numbered_batches(images, map(share, to_read), engine.device)
         bar = progress(range(done, steps), description, total=steps, done=done)
         for step in bar:
             epoch, k = divmod(step, per_epoch)

@@ -313,7 +313,7 @@ def test_a_batch_of_bytes_travels_pinned_and_as_bytes():
     x = (torch.rand(32, 1, 8, 8) * 255).byte()
     order = list(torch.arange(32).split(8))
     with simulated_card() as card:
-        read = list(data.batches(data.Unlabelled(x), order, torch.device("cuda")))
+        read = list(data.numbered_batches(data.Unlabelled(x), order, torch.device("cuda")))
         assert not card.waited and card.copies.total() == 8
         assert all(a.is_cuda and i.is_cuda and a.dtype == torch.float32 for a, i in read)
         for (a, i), its in zip(read, order):

@@ -21,7 +21,7 @@ from torch.utils.data import (BatchSampler, ConcatDataset, DataLoader, Dataset, 
                               TensorDataset, get_worker_info, random_split)
 
 import cka_nb as cka
-from cka_nb.data import (ClassSubset, TensorImages, Unlabelled, as_image, batches, class_names_of,
+from cka_nb.data import (ClassSubset, TensorImages, Unlabelled, as_image, numbered_batches, class_names_of,
                          label_of, labelled, labels_of)
 
 CPU = torch.device("cpu")
@@ -631,7 +631,7 @@ def opens(worker):
 
 def read_by(loader):
     images = Unlabelled(loader)
-    return torch.cat([x for x, _ in batches(images, torch.arange(64).split(8), CPU)])
+    return torch.cat([x for x, _ in numbered_batches(images, torch.arange(64).split(8), CPU)])
 
 
 def test_workers_are_those_of_the_loader():
@@ -722,7 +722,7 @@ def test_values_beyond_the_range_are_told_once(kind, container):
         for _ in range(2):  # and once for all who read it
             data = Unlabelled(images)
             data.batch([0])
-            for _ in batches(data, torch.arange(100).split(10), CPU):
+            for _ in numbered_batches(data, torch.arange(100).split(10), CPU):
                 pass
         if container in ("pairs", "joined"):
             cka.evaluate(cka.Teacher(net, ["a"]), images)
@@ -737,7 +737,7 @@ def test_values_within_the_range_are_not_told():
     for fine in (x, (x * 255).byte(), x.bfloat16(), x.bfloat16() * 1.0039, 1.018 * x - .009, black,
                  x.double(), torch.where(x > 2, x, 1.), (x * 255).byte().double() / 255):
         def read(images=fine):
-            list(batches(Unlabelled(images), torch.arange(100).split(9), CPU))
+            list(numbered_batches(Unlabelled(images), torch.arange(100).split(9), CPU))
         assert not told(read)
 
 
@@ -770,7 +770,7 @@ def test_a_step_does_not_wait_to_look_at_values():
     images = Unlabelled(torch.rand(2000, 1, 4, 4))
     images.checked = True  # as on a GPU: finite values were looked for before
     with Looks():
-        for _ in batches(images, torch.arange(2000).split(20), CPU):
+        for _ in numbered_batches(images, torch.arange(2000).split(20), CPU):
             pass
     assert 0 < Looks.count <= 4, Looks.count
 

@@ -637,7 +637,7 @@ def wrapped(kind, images, label):
 
 
 def test_images_are_read_right_or_named():
-    from cka_nb.data import Unlabelled, batches
+    from cka_nb.data import Unlabelled, numbered_batches
 
     def check(draw, seed):
         case = Case(draw, seed)
@@ -681,7 +681,7 @@ def test_images_are_read_right_or_named():
         def read(images):
             data = Unlabelled(images())
             every = range(len(data))
-            return data, data.batch(list(every)), list(batches(
+            return data, data.batch(list(every)), list(numbered_batches(
                 data, [torch.tensor([i]) for i in every], torch.device("cpu")))
 
         found = called(read, case, "image", "item", "loader")
