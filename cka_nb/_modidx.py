@@ -267,6 +267,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'cka_nb.data._Renumbered.__getitem__': ('data.html#_renumbered.__getitem__', 'cka_nb/data.py'),
                              'cka_nb.data._Renumbered.__init__': ('data.html#_renumbered.__init__', 'cka_nb/data.py'),
                              'cka_nb.data._Renumbered.__len__': ('data.html#_renumbered.__len__', 'cka_nb/data.py'),
+                             'cka_nb.data._Renumbered.of': ('data.html#_renumbered.of', 'cka_nb/data.py'),
                              'cka_nb.data._ahead': ('data.html#_ahead', 'cka_nb/data.py'),
                              'cka_nb.data._as_stored': ('data.html#_as_stored', 'cka_nb/data.py'),
                              'cka_nb.data._begin_worker': ('data.html#_begin_worker', 'cka_nb/data.py'),

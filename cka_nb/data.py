@@ -267,9 +267,10 @@ class Unlabelled(Dataset):
                 'worker_init_fn', 'multiprocessing_context', 'prefetch_factor', 'timeout',
                 'generator')}
             images = images.dataset
-        self.source, self.looked = images, 0 # images whose values were looked at
+        whole = images
         if isinstance(images, TensorImages): images = images.images
         _refuse_others(images)
+        self.source, self.looked = images, 0 # so many images were looked at for their values
         first = []
         if isinstance(images, Tensor): check_images(images)
         elif not hasattr(images, '__getitem__') or isinstance(images, IterableDataset):
@@ -283,7 +284,7 @@ class Unlabelled(Dataset):
         if len(images) == 0:
             raise ValueError('images is empty: amalgamation needs at least one image')
         self.shape = tuple(self[0].shape)     # (C, H, W) of the first image
-        _refuse_collation(collate, first or self.source)
+        _refuse_collation(collate, first or whole)
 
     def __len__(self): return len(self.items)
     def __getitem__(self, i):
@@ -588,7 +589,7 @@ def numbered_batches(
         read = ((images.read(index_b), index_b) for index_b in there)
     elif images.workers:
         loading = images.loading | dict(worker_init_fn=functools.partial(
-            _begin_worker, images.loading['worker_init_fn']))
+            _begin_worker, images.loading.get('worker_init_fn')))
         read = DataLoader(_Batches(images), sampler=index, batch_size=None,
                           pin_memory=device.type == 'cuda', num_workers=images.workers, **loading)
     elif one_tensor or hasattr(images.items, 'images_at'): read = _ahead(ready, index, ahead)
@@ -701,7 +702,7 @@ def labels_of(dataset) -> list[int]: # one per image
     if isinstance(dataset, (TensorImages, ClassSubset, ImageFiles)) and kept is not None:
         return [int(y) for y in kept]
     if isinstance(dataset, _Renumbered):
-        return [dataset.number[y] for y in labels_of(dataset.dataset)]
+        return [dataset.of(y) for y in labels_of(dataset.dataset)]
     if _is_part(dataset):
         kept = labels_of(dataset.dataset)
         return [kept[int(i)] for i in dataset.indices]
@@ -722,10 +723,10 @@ class _Renumbered(Dataset): # a part of a ConcatDataset, with the names of all o
     def __len__(self): return len(self.dataset)
     def __getitem__(self, i):
         item = self.dataset[i]
-        label = label_of(item)
-        if not 0 <= label < len(self.number):
-            raise ValueError(f'label {label} is no index of the {len(self.number)} classes')
-        return image_of(item), self.number[label]
+        return image_of(item), self.of(label_of(item))
+    def of(self, label: int) -> int:
+        if 0 <= label < len(self.number): return self.number[label]
+        raise ValueError(f'label {label} is no index of the {len(self.number)} classes')
 
 def _joined(dataset: ConcatDataset) -> Dataset:
     parts = [labelled(d) for d in dataset.datasets]

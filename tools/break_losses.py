@@ -444,7 +444,7 @@ BREAKAGES = r"""
   itself: batches: a process does not begin as the loader says
     try: theirs(worker)\n ==> try: pass\n
   itself: labelled: joined parts keep numbers of their own
-    return image_of(item), self.number[label] ==> return image_of(item), label
+    return image_of(item), self.of(label_of(item)) ==> return image_of(item), label_of(item)
   refused: class_names_of: a wrapper may change labels
     if own != its: ==> if False:
 05_teachers
