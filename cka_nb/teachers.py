@@ -193,7 +193,9 @@ def own_copy(
         for m in reversed([*model.modules()]):
             if _inner(m) is not m: memo[id(m)] = copy.deepcopy(_inner(m), memo)
             for x in _computed(vars(m)): memo[id(x)] = x.detach().clone()
-        new = copy.deepcopy(model, memo)
+        with torch.no_grad(): new = copy.deepcopy(model, memo) # else a program's would be no leaves
+        for old, its in zip(model.parameters(), new.parameters()):
+            if its.requires_grad != old.requires_grad: its.requires_grad_(old.requires_grad)
     except Exception as error:
         if out_of_memory(error): raise
         raise TypeError(_not_copied(model, error)) from error
@@ -772,10 +774,11 @@ def fingerprint(model: nn.Module) -> str: # 64 hexadecimal digits
                              f'one ({_first_line(error)}): let its get_extra_state return tensors and '
                              'plain values') from error
     if not state: # what is compiled into a program, or stands in attributes
-        for name, m in model.named_modules():
-            code = m.code_with_constants if isinstance(m, torch.jit.ScriptModule) else None
-            known = [code[0], code[1].const_mapping] if code else told(m, name, strict=False)
-            _hash_into(digest, known)
+        model = model.model if isinstance(model, Teacher) else model
+        programs = [m.code_with_constants for m in model.modules()
+                    if isinstance(m, torch.jit.ScriptModule)]
+        _hash_into(digest, [(code, its.const_mapping) for code, its in programs]
+                   or told(model, 'model', strict=False))
     return digest.hexdigest()
 
 def _hash_into(digest, value) -> None:

@@ -203,9 +203,9 @@ def train_teacher(
 ) -> Teacher:
     "Train a copy of `model` with labels and return it as a frozen Teacher."
     _check_settings(epochs, batch_size, lr, seed, save_steps, save_minutes, keep)
-    check_free(out, resume, overwrite)
     check_learns(model)
     if out is not None: check_replaceable(out, 'teacher')
+    check_free(out, resume, overwrite)
     dataset = labelled(dataset)
     names = class_names_of(dataset)
     if classes is not None:
