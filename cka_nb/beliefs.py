@@ -141,7 +141,7 @@ def agreement(
             'distance': ((parts[0] - parts[1]).abs().sum(1).mean() / 2).item()}
     return found
 
-# %% ../nbs/15_beliefs.ipynb #489374e7
+# %% ../nbs/15_beliefs.ipynb #d655c26c
 def doubt_of(
     p_nc: Tensor, # (N, C) rows that sum to 1
 ) -> dict:        # entropy: 0 to 1; below_half: share of images
@@ -154,10 +154,11 @@ def swallowing(
     taken_c: Tensor,    # (C,) images whose most probable class it is
     expected_c: Tensor, # (C,) what the teachers' probabilities add up to, given whose each image is
 ) -> list[int]:         # classes, the worst first
-    "Classes that take far more images than the teachers themselves would give them."
-    more_c, count = taken_c - expected_c, float(taken_c.sum())
-    stands_out_c = (taken_c >= 1.25 * expected_c) | (taken_c >= 2 * taken_c.float().median())
+    "Classes that take far more images than the teachers would give them, or than all others take."
+    more_c, count, middle = taken_c - expected_c, float(taken_c.sum()), taken_c.float().median()
+    stands_out_c = (taken_c >= 1.25 * expected_c) | (taken_c >= 2 * middle)
     far_c = stands_out_c & (more_c >= max(10, .02 * count))
+    if len(taken_c) > 4: far_c |= (taken_c >= 4 * middle) & (taken_c >= max(10, .2 * count))
     return [c for c in more_c.argsort(descending=True).tolist() if far_c[c]]
 
 # %% ../nbs/15_beliefs.ipynb #1fe1f2b9
@@ -228,7 +229,7 @@ def _notes(space, teachers: dict, belief: dict, one_owner) -> list[str]: # most 
                      'not show them, drop them: teacher.renamed({"name": None})')
     return notes
 
-# %% ../nbs/15_beliefs.ipynb #50480a5d
+# %% ../nbs/15_beliefs.ipynb #5050fe30
 def summary_of(
     space: LabelSpace,
     means: tuple,      # what `AnswerCache.all_means` gives
@@ -242,8 +243,8 @@ def summary_of(
     share = lambda part: f'{100 * part:.0f} %'
     def says(name, told):
         top = max(told['counts'], key=told['counts'].get)
-        return (f'{_cut(name)} is {share(told["confidence"]["mean"])} sure and says {_cut(top)} most '
-                f'often ({share(told["counts"][top] / asked)})')
+        return (f'{_cut(name)} is {share(told["confidence"]["mean"])} sure and says {_cut(top)} '
+                f'most often ({share(told["counts"][top] / asked)})')
     first = [says(*pair) for pair in [*its['teachers'].items()][:4]]
     more = f'; and {len(its["teachers"]) - 4} more' if len(its['teachers']) > 4 else ''
     doubt = its['belief']['doubt']

@@ -190,7 +190,7 @@ def memory_in_other_views(
     return {name: memory_left(space, *ask_all(teachers, few, device, batch_size, 1, view))
             for name, view in VIEWS.items() if name != asked}
 
-# %% ../nbs/22_inspection.ipynb #e5913179
+# %% ../nbs/22_inspection.ipynb #a4d6711c
 def memories(
     answers: AnswerCache, # filled
     space: LabelSpace,
@@ -207,15 +207,15 @@ def memories(
                      'views': {asked: v}} if u.shape[1] else None
               for name, v, u in zip(space.names, left, means[2])}
     if count < 32 or all(its is None or its['fits'] for its in memory.values()): return memory
-    # a twentieth of what the teachers have been asked
-    few = epoch_order(count, 0, 0)[:min(256, max(96, count * views // 40))].sort().values
+    # a fortieth of what the teachers have been asked, but not too few to tell
+    few = epoch_order(count, 0, 0)[:min(256, max(96, count * views // 80))].sort().values
     tried = {asked: memory_left(space, *some(few))} | memory_in_other_views(
         answers.teachers, answers.images, few, answers.device, answers.block, asked)
     for t, its in enumerate(memory.values()):
         if its is not None: its['views'] = {name: left[t] for name, left in tried.items()}
     return memory
 
-# %% ../nbs/22_inspection.ipynb #b753b6a2
+# %% ../nbs/22_inspection.ipynb #c791dad6
 _SAY = {'random_affine': 'augment=cka.random_affine (--augment affine)',
         'random_crop_flip': 'augment=cka.random_crop_flip (--augment crop-flip)',
         'none': 'augment=None (--augment none)'}
@@ -225,29 +225,30 @@ def notes_of_memory(
     asked: str,                   # name of the views that were asked
 ) -> list[str]:
     "What to change, where teachers' memories do not fit."
-    better, lost = {}, []
-    for name, its in memory.items():
-        if its is None or its['fits'] or its['left'] is None: continue
-        others = {v: left for v, left in its['views'].items() if v != asked and left is not None}
+    better, lost = {}, {}
+    has = {name: its for name, its in memory.items() if its is not None}
+    for name, its in has.items():
+        if its['fits'] or its['left'] is None: continue
+        breaks = {v for one in has.values() if one['fits'] for v, left in one['views'].items()
+                  if left is None or left > .6} # another teacher's memory
+        others = {v: left for v, left in its['views'].items()
+                  if v != asked and left is not None and v not in breaks}
         best = min(others, key=others.get, default=None)
         here = its['views'].get(asked) or its['left']
-        if best and others[best] < min(.6, here / 2):
-            better.setdefault(best, []).append((name, here, others[best]))
-        elif its['left'] > .75: lost.append(name)
-    def who(names): # "teacher 'a' remembers"
+        told = ', '.join(f'{v} {left:.2f}' for v, left in its['views'].items() if left is not None)
+        if best and others[best] < min(.6, here / 2): better.setdefault(best, {})[name] = told
+        elif its['left'] > .75: lost[name] = told
+    def who(names): # "teachers 'a', 'b' remember"
         many = len(names) > 1
         return f'teacher{"s" * many} {", ".join(map(repr, names))} remember{"s" * (not many)}'
-    notes = []
-    for best, its in better.items():
-        names, here, there = zip(*its)
-        told = ', '.join(f'{b:.2f} instead of {a:.2f}' for a, b in zip(here, there))
-        notes.append(f'what {who(names)} fits these images in other views: try '
-                     f'{_SAY[best]}, which leaves a mean trace of {told}')
+    notes = [f'what {who(its)} fits these images better in other views: try {_SAY[best]} (mean '
+             f'trace left: {"; ".join(its.values())})' for best, its in better.items()]
     if lost:
-        notes.append(f'what {who(lost)} fits these images in none of the views tried '
-                     'and is left out: hand in the views of that training (augment=...). It may '
-                     'also be that its classes are rarer or more frequent here, that many images '
-                     'are of other things, or that it was trained briefly')
+        notes.append(f'what {who(lost)} does not fit these images in these views and is left out '
+                     f'(mean trace left: {"; ".join(lost.values())}): hand in the views of that '
+                     'training (augment=...). It may also be that its classes are rarer or more '
+                     'frequent here, that many images are of other things, or that it was trained '
+                     'briefly')
     return notes
 
 # %% ../nbs/22_inspection.ipynb #0823c6d6
@@ -336,7 +337,7 @@ def inspect(
     if out is not None: write_inspection(out, found)
     return found.report
 
-# %% ../nbs/22_inspection.ipynb #4a5c7028
+# %% ../nbs/22_inspection.ipynb #2ee90dfe
 def as_lines(
     report: dict, # as `inspect` returns it
 ) -> list[str]:
@@ -383,8 +384,8 @@ def _of_images(its: dict) -> str:
 def _of_classes(belief: dict) -> list[list[str]]:
     names, heading = list(belief['counts']), 'class'
     if len(names) > 20:
-        falling, heading = sorted(names, key=belief['counts'].get, reverse=True), '10 most, 10 fewest'
-        names = falling[:10] + falling[-10:]
+        falling = sorted(names, key=belief['counts'].get, reverse=True)
+        names, heading = falling[:10] + falling[-10:], '10 most, 10 fewest'
     return [[heading, 'belief', "by the teachers' own probabilities"],
             *([_short(c), f'{belief["counts"][c]:,}', f'{belief["expected"][c]:,.0f}']
               for c in names)]
@@ -408,7 +409,7 @@ def check_inspection(
     if files and not ours:
         raise ValueError(f'{out/files[0]} was not written by an inspection: choose another folder')
 
-# %% ../nbs/22_inspection.ipynb #9c3dbfe9
+# %% ../nbs/22_inspection.ipynb #10a58be4
 def plot_teachers(
     report: dict, # as `inspect` returns it
     most: int=20, # teachers that are shown
@@ -420,7 +421,8 @@ def plot_teachers(
         [report['teachers'][n]['counts'].get(c, torch.nan) for c in classes] for n in names])
     figure, ax = plt.subplots(figsize=(min(12, 3 + .25 * len(classes)), 1.4 + .3 * len(names)))
     ax.set_facecolor('0.93') # a class that it does not know
-    shown = ax.imshow(share_tc.numpy(), cmap='Blues', vmin=0, aspect='auto', interpolation='nearest')
+    shown = ax.imshow(share_tc.numpy(), cmap='Blues', vmin=0, aspect='auto',
+                      interpolation='nearest')
     size, short = min(9, 450 / len(classes)), [_short(c) for c in classes]
     ax.set(xticks=range(len(classes)), yticks=range(len(names)))
     ax.set_xticklabels(short, rotation=0 if max(map(len, short)) < 4 else 90, fontsize=size)

@@ -257,7 +257,8 @@ def test_no_class_of_calibrated_teachers_swallows():
         score = torch.randn(count, classes, generator=gen)
         score[torch.arange(count), truth] += 3.5  # a Gaussian class each: the posterior is known
         p = (3.5 * score + (share / share.sum()).log()).softmax(1)
-        assert not swallowing(torch.bincount(p.argmax(1), minlength=classes), p.sum(0))
+        found = swallowing(torch.bincount(p.argmax(1), minlength=classes), p.sum(0))
+        assert all((truth == c).float().mean() > .18 for c in found)  # really a fifth of all
 
 
 @pytest.mark.parametrize("classes", [3, 10, 60])

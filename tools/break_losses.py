@@ -326,6 +326,18 @@ BREAKAGES = r"""
     [its_place[c] for c in sorted(its_place)] ==> list(range(len(its_place)))
   other: believe: ownership not that of the image
     torch.cat([self.ownership[index_b] ==> torch.cat([self.ownership[:len(index_b)]
+  other: doubt: sign of the entropy
+    entropy_n = -torch.xlogy( ==> entropy_n = torch.xlogy(
+  other: agreement: over all images, not those of shared classes
+    if not here_n.any(): continue ==> here_n[:] = True
+  other: swallowing: what the teachers give is not asked
+    more_c, count, middle = taken_c - expected_c, ==> more_c, count, middle = taken_c - 0 * expected_c,
+  other: swallowing: few images are judged
+    stands_out_c & (more_c >= max(10, .02 * count)) ==> stands_out_c & (more_c >= .02 * count)
+  weights: figures: whose images they are is forgotten
+    mixture([l[n] for l in logits], owned_nt[n], ==> mixture([l[n] for l in logits], owned_nt[n] * 0 + 1,
+  other: figures: the first images for those of the sample
+    beliefs.posterior[index[n]].float() ==> beliefs.posterior[n].float()
 16_checkpoints
   other: alone_in: a second run is let in
     lock.acquire(timeout=seconds, poll_interval=.1) ==> pass
@@ -461,6 +473,21 @@ BREAKAGES = r"""
     left = [c for c in left if c not in its] ==> left = left
   refused: write_report: names are not escaped
     Environment(autoescape=True) ==> Environment(autoescape=False)
+22_inspection
+  itself: sizes_of: the camera's turn is ignored
+    image.size[::-1] if on_its_side else image.size ==> image.size
+  other: values: normalised images taken for images
+    if least < -.01: ==> if False:
+  other: readable: black pictures for those that cannot be read stay
+    if not damaged: return answers ==> return answers
+  other: memories: what is left is not looked at
+    'fits': v is not None and v <= MomentOwnership.limit, ==> 'fits': True,
+  other: notes: other views that break another teacher's memory
+    if v != asked and left is not None and v not in breaks} ==> if v != asked and left is not None}
+  other: inspected: warnings of others swallowed
+    warnings.warn_explicit(w.message, w.category, w.filename, w.lineno) ==> pass
+  refused: check_inspection: what is not its own is replaced
+    if files and not ours: ==> if False:
 24_deployment
   refused: export: differences are not looked at
     if not worst <= tolerance: ==> if False:
