@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
 from .asking import LARGEST, AnswerCache, account_of, ask
-from .beliefs import Beliefs, believe
+from .beliefs import Beliefs, believe, summary_of
 from .checkpoints import Checkpoints, alone_in, noting_signals
 from .core import evaluating, one_device, placed, read_json, say, seeded, settle
-from .core import to_device
+from .core import to_device, watched_by
 from .core import versions, write_json, write_whole
 from .data import ClassSubset, Unlabelled, class_names_of, labelled, labels_of
 from .data import random_affine, view_of
@@ -422,7 +422,10 @@ def amalgamate(
             if state:
                 try: ownership.state = state
                 except AttributeError: pass # it keeps it otherwise
-        else: beliefs = believe(ownership, answers, space, bool(views or not augment))
+        else:
+            beliefs = believe(ownership, answers, space, bool(views or not augment))
+            for line in summary_of(space, answers.all_means(), beliefs, images) \
+                    if watched_by() else (): say(f'  {line}')
         if cache: visiting.close() # their answers are kept
         if hasattr(objective, 'build'):
             objective.build(space, student.head.in_features, [w[1] for w in answers.widths])
