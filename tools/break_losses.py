@@ -382,7 +382,7 @@ BREAKAGES = r"""
     engine.backward(sum(parts.values()) / accumulate) ==> engine.backward(sum(parts.values()))
 18_training
   other: train_teacher: the caller's model trained
-    net = copy.deepcopy(model).train() ==> net = model.train()
+    net = own_copy(model).train() ==> net = model.train()
   other: amalgamate: labels read
     space, images = _c ==> {int(i[1]) for i in images if type(i) is tuple}; space, images = _c
   other: amalgamate: the cache's views are not those shown
@@ -408,7 +408,7 @@ BREAKAGES = r"""
   frozen: Teacher: gradients possible
     @torch.no_grad()\n    def forward ==> def forward
   frozen: Teacher: the model not copied
-    model = copy.deepcopy(model) ==> pass
+    self.model = own_copy(model) ==> self.model = model
   other: Teacher: head's output, other layers' input
     'input' if name == head else 'output' ==> 'output' if name == head else 'input'
   other: Teacher: autocast left on
@@ -439,6 +439,11 @@ BREAKAGES = r"""
     if name in rows and rows[name]['right'] != right: ==> if False:
   other: gap_closed: as a share of the twin's accuracy
     (joint[row] - joint['concatenated']) / gap ==> (joint[row] - joint['concatenated']) / joint['labels']
+04_models
+  other: Preprocess.of: another rescale_factor is not read
+    if abs(scale - 1) > 1e-6: ==> if False:
+  refused: Preprocess.of: a processor is not asked whether it does what was read
+    found = [wish for wish in wishes if _does_the_same(wish, processor)] ==> found = wishes
 03_data
   refused: ImageFiles: a damaged file is read as a black one
     raise ValueError(f'{self.files[i]} cannot be read as an image ' ==> return torch.zeros(1, 1, 1)
@@ -462,6 +467,16 @@ BREAKAGES = r"""
 05_teachers
   itself: renamed: dropped classes shift the others
     logits = logits[:, self.kept] ==> logits = logits[:, :len(self.kept)]
+  refused: class_names: names that look the same
+    for alike in alike_names(names): ==> for alike in []:
+  refused: save_state: what is somebody else's is replaced
+    if foreign: ==> if False:
+  refused: load_state: what a kill left is not taken
+    if part.is_file() and _sha256(part) == config.get('sha256'): ==> if False:
+  frozen: fingerprint: what is no tensor is not looked into
+    for part in value: _hash_into(digest, part) ==> pass
+  other: load_state: another precision than was saved
+    x.data = x.data.to(wanted) ==> pass
   refused: a head is not asked again
     if not _same(again.reshape(logits.shape), logits): ==> if False:
 21_report
