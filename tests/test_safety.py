@@ -449,7 +449,7 @@ def test_names_are_text(name, top, tmp_path):
     before = tree(tmp_path, out, top / "cache")
     argv = commands(top, out)["amalgamate"]
     argv[argv.index(top / "cache")] = out / "cache"
-    status, said, err = run("amalgamate", *argv, "--test", top / "sorted")
+    status, said, err = run("amalgamate", *argv, "--test", top / "sorted", "--unknown", "wrong")
     assert status == 0, err
     assert tree(tmp_path, out, top / "cache") == before, "written outside of --out"
     assert {p.name for p in out.iterdir()} == {"student", "cache", "curves.png", "history.json",

@@ -294,6 +294,14 @@ BREAKAGES = r"""
     1 - cosine_cc[off] ==> 1 + cosine_cc[off]
   itself: separation: every class with itself too
     1 - cosine_cc[off] ==> 1 - cosine_cc
+  refused: answers_of: images of unknown classes count as errors in silence
+    strange = strange or unknown == 'raise' and bool((y_b < 0).any()) ==> strange = False
+  refused: check_known: nothing is counted
+    if strange: raise ValueError(f'{strange}. {_cure(classes)}') ==> pass
+  itself: calibrate: multiplied by the temperature
+    new.copy_(old.cpu().double() / t) ==> new.copy_(old.cpu().double() * t)
+  other: calibrate: rounding may make ties
+    for t in beside if torch.equal(divided(t), before)) ==> for t in beside if divided(t) is not None)
 14_asking
   other: means: averaged in half precision
     (o.logits.float(), o.features.float(), u.float()) ==> (o.logits, o.features, u)
@@ -508,6 +516,8 @@ BREAKAGES = r"""
     if not worst <= tolerance: ==> if False:
   itself: export: the exported network is compared with itself
     ours, theirs = net(images), ask(images) ==> ours, theirs = ask(images), ask(images)
+  refused: export: anybody's file is replaced
+    if _FACTS <= set(found): return ==> return
   itself: predict_files: the least probable class
     min(top, len(student.classes)) ==> min(top, len(student.classes)), largest=False
 25_commands
