@@ -283,9 +283,10 @@ class MomentOwnership:
         self.start.state = {k.removeprefix('start.'): v for k, v in state.items() if '.' in k}
         first_bc = self.start.posterior(logits, features)
         if traces is None: return first_bc
-        # a trace that is not finite says nothing; such a memory was left out
-        tilt_bt = torch.stack([u.to(first_bc).nan_to_num(0, 0, 0) @ state[f'tilt{t}'].to(first_bc)
-                               for t, u in enumerate(traces)], 1)
+        tilts = [state[f'tilt{t}'] for t in range(len(traces))]
+        # what is left out is not multiplied by 0: it may be infinite
+        tilt_bt = torch.stack([u.to(first_bc) @ w.to(first_bc) if w.any() else first_bc.new_zeros(
+            len(first_bc)) for u, w in zip(traces, tilts)], 1)
         return (_log(first_bc) + tilt_bt @ _knows(self.columns).to(tilt_bt)).softmax(1)
 
     def __call__(self,
