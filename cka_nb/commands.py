@@ -89,8 +89,7 @@ def teacher_from_folder(
     **training,                      # as for `train_teacher`
 ) -> Teacher:
     "Train a teacher on a folder of labelled images; teacher, history, result and report in `out`."
-    check_free(out, training.get('resume', False), training.get('overwrite', False))
-    if Path(out, 'student').exists(): raise ValueError(f'{out} holds the run of a student')
+    check_free(out, training.get('resume', False), training.get('overwrite', False), False)
     files = read_images(data, None, damaged, labelled=True)
     its, channels = classes or files.classes, size[0] if size else 3
     with seeded(training.get('seed', 0)):
@@ -269,9 +268,8 @@ def student_from_folders(
     **training,                      # as for `amalgamate`
 ) -> Student:
     "Amalgamate teachers on a folder of images; student, history, result and report in `out`."
-    check_free(out, training.get('resume', False), training.get('overwrite', False))
+    check_free(out, training.get('resume', False), training.get('overwrite', False), True)
     size, out = size or common_size(teachers), Path(out)
-    if (out/'config.json').exists(): raise ValueError(f'{out} holds a teacher or a student')
     check_folder(out/'student')
     teachers = for_images(teachers, size)
     known = LabelSpace(teachers).classes

@@ -215,7 +215,8 @@ def account(
 
 def in_a_word(thing) -> str|None: # the whole account is `told`
     "What a thing is called, for people to read; None for None."
-    return None if thing is None else str(told(thing, '', strict=False)[''])
+    if thing is None: return None
+    return str(told(thing, '', strict=False)['']).removeprefix('cka_nb.')
 
 # %% ../nbs/02_identity.ipynb #199f7eb1
 def structure(model: nn.Module) -> str: # 16 hexadecimal digits

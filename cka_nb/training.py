@@ -80,6 +80,7 @@ def begun(
 def check_free(
     out: str|Path|None, # folder of the run
     resume: bool, overwrite: bool,
+    of_student: bool,   # the run makes a student, not a teacher
 ) -> None:
     "`ValueError`, and both ways on, if a finished run is in `out` and neither was asked for."
     if resume and overwrite:
@@ -89,8 +90,11 @@ def check_free(
         if not (resume or overwrite): return
         raise ValueError(f'{"resume" if resume else "overwrite"}=True needs the folder of the run: '
                          'out=...')
+    if (Path(out)/('config.json' if of_student else 'student')).exists():
+        what = 'a teacher or a student' if of_student else 'the run of a student'
+        raise ValueError(f'{out} holds {what}: choose another folder')
     if resume or overwrite or Checkpoints(Path(out)/'checkpoints', {}).folders(): return
-    its = [name for name in ('run.json', 'config.json', 'student/config.json')
+    its = [name for name in ('run.json', 'student/config.json' if of_student else 'config.json')
            if (Path(out)/name).exists()]
     if its:
         raise ValueError(f'{out} holds a finished run ({its[0]}): resume=True (--resume) loads it, '
@@ -205,7 +209,7 @@ def train_teacher(
     _check_settings(epochs, batch_size, lr, seed, save_steps, save_minutes, keep)
     check_learns(model)
     if out is not None: check_replaceable(out, 'teacher')
-    check_free(out, resume, overwrite)
+    check_free(out, resume, overwrite, of_student=False)
     dataset = labelled(dataset)
     names = class_names_of(dataset)
     if classes is not None:
@@ -366,7 +370,7 @@ def amalgamate(
                          'fixed_views=16')
     if ema is not None and not (isinstance(ema, (int, float)) and 0 < ema < 1):
         raise ValueError(f'ema must be between 0 and 1, got {ema!r}')
-    check_free(out, resume, overwrite)
+    check_free(out, resume, overwrite, of_student=True)
     engine = engine_for(device, mixed_precision, tracker, out)
     before = [fingerprint(t) for t in teachers]
     student.tasks = space.tasks()
