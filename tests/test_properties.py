@@ -452,8 +452,8 @@ class Net(torch.nn.Module):
                 "object": cka.Output(logits, logits)}[self.answer]
 
 
-NAMES = ["a", "b", "c", "ä", "猫", "a b", "1", "", "\n", "😀" * 20,
-         "A", "None", "ﬁ", "\u00e9", "e\u0301"]
+NAMES = ["a", "b", "c", "ä", "猫", "a b", "1", "", "x\ny", "😀" * 20,
+         "A", "None", "ﬁ", "\u00e9", "o\u0301"]
 
 
 def a_teacher(draw, seed, case):
