@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['DEVICES', 'trusted', 'checking_values', 'check_rows', 'check_temperature', 'check_weight', 'check_labels',
            'full_precision', 'unit_rows', 'weighted_mean', 'reseed', 'seeded', 'evaluating', 'out_of_memory',
-           'enough_memory', 'one_device', 'device_for', 'placed', 'to_device', 'widest', 'printable', 'watched_by',
-           'say', 'progress', 'settle', 'write_whole', 'write_json', 'read_json', 'as_text', 'alike_names', 'versions']
+           'enough_memory', 'one_device', 'device_for', 'placed', 'to_device', 'widest', 'first_line', 'printable',
+           'watched_by', 'say', 'progress', 'settle', 'write_whole', 'write_json', 'read_json', 'as_text',
+           'alike_names', 'versions']
 
 # %% ../nbs/01_core.ipynb #2cfd10b4
 import functools, json, math, os, stat, sys, unicodedata
@@ -304,6 +305,10 @@ def widest(device: torch.device) -> torch.dtype:
     except (TypeError, RuntimeError): return torch.float32 # as Apple's GPUs
 
 # %% ../nbs/01_core.ipynb #d5e4a629
+def first_line(error: BaseException) -> str:
+    "What an error says, in one line of at most 160 letters."
+    return (str(error).splitlines() or [type(error).__name__])[0][:160]
+
 def printable(text: str) -> str:
     "The text with its control characters spelt out: none moves a cursor or begins a line."
     return ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .core import seeded
+from .core import first_line, seeded
 
 # %% ../nbs/02_identity.ipynb #59f2a772
 def told(
@@ -32,7 +32,9 @@ def told(
     "What a thing is, to the bottom of all it holds; `ValueError` for what cannot be told."
     found, seen = {}, {}
     def tell(thing, path, above):
-        simple = _simple(thing)
+        while path in found: path += "'" # {'a': {'b': 1}, 'a.b': 2}: both are told
+        try: simple = _simple(thing)
+        except Exception: simple = _NOT # as a tensor of a rare kind
         if simple is not _NOT: found[path] = simple; return
         if id(thing) in above: found[path] = 'holds itself'; return
         once = isinstance(thing, (type, FunctionType)) # told once, they may call each other
@@ -40,10 +42,10 @@ def told(
         if once: seen[id(thing)] = path, thing
         try: found[path], parts = _parts(thing, values, strict)
         except Exception as error:
-            if not strict or '.globals.' in path: found[path] = type(thing).__name__; return
+            if not strict or '.(globals).' in path: found[path] = type(thing).__name__; return
             raise ValueError(
                 f'{path} is a {type(thing).__name__}, which cannot be told from another one '
-                f'({_first_line(error)}): give what holds it a method config() that returns its '
+                f'({first_line(error)}): give what holds it a method config() that returns its '
                 'settings as plain values, or make it a function of a module') from error
         for k, part in parts.items(): tell(part, f'{path}.{k}', (*above, id(thing)))
     tell(thing, name, ())
@@ -58,6 +60,7 @@ def _simple(thing): # what stands in one line, or _NOT
     if isinstance(thing, float): return float(thing) if math.isfinite(thing) else str(thing)
     if isinstance(thing, np.generic): return _simple(thing.item())
     if isinstance(thing, PurePath): return str(thing)
+    if isinstance(thing, np.ndarray) and thing.dtype.hasobject: return _NOT # its bytes are addresses
     if isinstance(thing, (Tensor, np.ndarray)): return _numbers(thing)
     if isinstance(thing, (bytes, bytearray)): return f'{len(thing)} bytes {_sha(thing)}'
     if isinstance(thing, (complex, range, slice, torch.dtype, torch.device, torch.layout,
@@ -98,9 +101,6 @@ def _bits(x: Tensor) -> bytes:
 def _sha(data) -> str: # 16 hexadecimal digits
     return hashlib.sha256(data.encode('utf-8', 'backslashreplace') if isinstance(data, str)
                           else bytes(data)).hexdigest()[:16]
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:160]
 
 # %% ../nbs/02_identity.ipynb #9d0b0fed
 def _parts(thing, values: bool, strict: bool) -> tuple: # a heading, and what it holds, by name
@@ -149,13 +149,13 @@ def _of_object(thing, values: bool) -> dict: # its attributes, or whatever `copy
     if isinstance(made, str): return {'name': made}
     function, args, state, items, pairs = (*made, None, None, None)[:5]
     states = state if isinstance(state, tuple) and len(state) == 2 else (state, None)
-    if not all(s is None or isinstance(s, Mapping) for s in states): states = ({'made of': state},)
+    if not all(s is None or isinstance(s, Mapping) for s in states): states = ({'(state)': state},)
     states = tuple({k: v for k, v in (s or {}).items() if k != 'state' and (values or k[:1] != '_')}
                    for s in states)
     found = {_key(k): v for s in states for k, v in s.items()}
     if function is not copyreg.__newobj__ or len(args) > 1: # not by its class and attributes alone
-        found |= {'made_by': function, 'args': args[function is copyreg.__newobj__:]}
-    return found | {k: list(v) for k, v in (('items', items or ()), ('pairs', pairs or ())) if v}
+        found |= {'(made by)': function, '(arguments)': args[function is copyreg.__newobj__:]}
+    return found | {k: list(v) for k, v in (('(items)', items or ()), ('(pairs)', pairs or ())) if v}
 
 # %% ../nbs/02_identity.ipynb #e1743cbc
 def _of_function(function: FunctionType) -> tuple: # what it says, and what it refers to
@@ -166,11 +166,12 @@ def _of_function(function: FunctionType) -> tuple: # what it says, and what it r
     if _is_in_its_module(function): return text, {} # of a program or a notebook: what is written there
     cells = zip(code.co_freevars, function.__closure__ or ())
     held = {k: cell.cell_contents for k, cell in cells}
-    defaults = {'defaults': function.__defaults__, 'keywords': function.__kwdefaults__}
+    # in brackets: no variable has such a name
+    defaults = {'(defaults)': function.__defaults__, '(keywords)': function.__kwdefaults__}
     names = sorted(_global_names(code) & function.__globals__.keys())
     its = {k: function.__globals__[k] for k in names
            if not isinstance(function.__globals__[k], ModuleType)}
-    return text, held | {k: v for k, v in defaults.items() if v} | ({'globals': its} if its else {})
+    return text, held | {k: v for k, v in defaults.items() if v} | ({'(globals)': its} if its else {})
 
 def _source(function: FunctionType) -> str|None: # without comments and layout; None if not at hand
     code = function.__code__

@@ -23,7 +23,7 @@ from .beliefs import believe, figures_of, swallowing
 from .core import as_text, device_for, placed, printable, read_json, seeded, versions
 from .core import write_json
 from .data import ImageFiles, Unlabelled, epoch_order, image_of, random_affine
-from .data import random_crop_flip
+from .data import note_of_range, random_crop_flip
 from .identity import in_a_word
 from .loop import check_folder
 from .ownership import MemoryLeftOut, MomentOwnership
@@ -76,14 +76,10 @@ def note_of_values(
     most: float,
 ) -> str|None: # None: nothing is wrong
     "What is wrong with images whose values have this range, and what to do."
-    run = f'the values of the images run from {least:.3g} to {most:.3g}, not from 0 to 1: '
-    if least < -.01:
-        return (run + 'they seem to be normalised already. Leave Normalize out of the data set\'s '
-                'transform: each teacher normalises for itself (transform=...)')
-    if most > 1.01: return run + 'hand in bytes (uint8), or floats divided by their largest, 255'
-    if most < .02:
-        return run + 'are they all dark, or divided by 255 twice? Bytes (uint8) are scaled here'
-    return None
+    note = note_of_range(least, most)
+    if note or most >= .02: return note
+    return (f'the values of the images run from {least:.3g} to {most:.3g}: are they all dark, or '
+            'divided by 255 twice? Bytes (uint8) are scaled here')
 
 # %% ../nbs/22_inspection.ipynb #9c02de1d
 class Chosen(Dataset):

@@ -20,6 +20,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from .core import first_line
 from .core import alike_names, one_device, out_of_memory, read_json, seeded, settle
 from .core import to_device, write_json
 from .data import as_float, check_images
@@ -231,10 +232,10 @@ def _not_copied(model: nn.Module, error: Exception) -> str:
                 value = next((v for v in value.values() if fails(v)), value)
             where = f'{name}.{key}' if name else key
             return (f'{type(model).__name__} cannot be copied: its {where} is a {type(value).__name__} '
-                    f'({_first_line(error)}). A copy is what is frozen or trained here: keep it in a '
+                    f'({first_line(error)}). A copy is what is frozen or trained here: keep it in a '
                     'function, self.ask = lambda x: ..., which is shared, not copied, or give '
                     f'{type(m).__name__} a method __deepcopy__(self, memo) that makes it anew')
-    return (f'{type(model).__name__} cannot be copied ({_first_line(error)}): hand in a plain module '
+    return (f'{type(model).__name__} cannot be copied ({first_line(error)}): hand in a plain module '
             'that holds its own weights')
 
 def check_learns(model: nn.Module) -> None:
@@ -244,9 +245,6 @@ def check_learns(model: nn.Module) -> None:
         raise ValueError(f'all weights of {type(model).__name__} are frozen, as those of a teacher are: '
                          'model.requires_grad_(True) lets them learn')
     if not weights: raise ValueError(f'{type(model).__name__} has no weights that could learn')
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:160]
 
 # %% ../nbs/05_teachers.ipynb #4e103ff2
 class Teacher(nn.Module):
@@ -335,7 +333,7 @@ class Teacher(nn.Module):
                 if out_of_memory(error) or repr(self.name) in str(error):
                     raise
                 raise ValueError(f'teacher {self.name!r} cannot read images of shape '
-                                 f'{tuple(images.shape)} ({_first_line(error)}); give it '
+                                 f'{tuple(images.shape)} ({first_line(error)}); give it '
                                  'transform=..., which turns an image batch into what its '
                                  'model wants') from error
         if logits.shape != (len(images), len(self.outputs)):
@@ -375,7 +373,7 @@ class Teacher(nn.Module):
             with one_device(f'transform of teacher {self.name!r}'): return self.transform(x)
         except (TypeError, KeyError) as error:
             raise ValueError(f'transform of teacher {self.name!r} fails on images of shape '
-                             f'{tuple(x.shape)} ({_first_line(error)})') from error
+                             f'{tuple(x.shape)} ({first_line(error)})') from error
 
     def _answer(self, x: Tensor) -> Output:
         dtype = next((p.dtype for p in self.model.parameters() if p.dtype in _COMPUTED_IN), None)
@@ -632,7 +630,7 @@ def save_state(
     try: data = save({k: v.detach().cpu().contiguous().clone() for k, v in state.items()})
     except Exception as error:
         raise ValueError(f'{type(model).__name__} cannot be saved as safetensors '
-                         f'({_first_line(error)})') from error
+                         f'({first_line(error)})') from error
     digest = hashlib.sha256(data).hexdigest()
     folder.mkdir(parents=True, exist_ok=True)
     path, part = folder/'model.safetensors', folder/'model.safetensors.part'
@@ -695,7 +693,7 @@ def load_state(
     try: state = load_file(path)
     except Exception as error:
         raise ValueError(f'{path} is damaged or no safetensors file '
-                         f'({_first_line(error)})') from error
+                         f'({first_line(error)})') from error
     state = OrderedDict(state) # with its modules' versions, which some loaders ask for
     state._metadata = model.state_dict()._metadata
     beside = config.get('beside') or {}
@@ -733,7 +731,7 @@ def reading(folder: str|Path):
     except (FileNotFoundError, torch.OutOfMemoryError): raise
     except Exception as error: # a builder fails in every way there is
         raise ValueError(f'{Path(folder)/"config.json"} is damaged, or does not fit its weights '
-                         f'({_first_line(error)})') from error
+                         f'({first_line(error)})') from error
 
 def read_config(
     folder: str|Path,
@@ -771,7 +769,7 @@ def fingerprint(model: nn.Module) -> str: # 64 hexadecimal digits
         except Exception as error:
             if out_of_memory(error): raise
             raise ValueError(f'the state {name!r} of {type(model).__name__} cannot be told from another '
-                             f'one ({_first_line(error)}): let its get_extra_state return tensors and '
+                             f'one ({first_line(error)}): let its get_extra_state return tensors and '
                              'plain values') from error
     if not state: # what is compiled into a program, or stands in attributes
         model = model.model if isinstance(model, Teacher) else model

@@ -60,6 +60,12 @@ def test_notebooks_are_clean(fresh):
         assert text == cleaned[name], f"nbs/{name} is not clean: `make export`"
 
 
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_stored_outputs_do_not_say_on_which_machine_they_were_made(path):
+    found = re.search(r"/[^ \"]*/cka_nb/\w+\.py", path.read_text(encoding="utf-8"))
+    assert not found, f"{found[0]}: catch the warning, then `make notebooks`"
+
+
 def test_readme_is_what_the_index_says():
     text, pictures = readme()
     assert (ROOT / "README.md").read_text(encoding="utf-8") == text, "drifted: `make readme`"
