@@ -22,7 +22,7 @@ from .asking import LARGEST, AnswerCache, ask_all, sample_of
 from .beliefs import believe, figures_of, swallowing
 from .core import as_text, device_for, placed, printable, read_json, seeded, versions
 from .core import write_json
-from .data import ImageFiles, Unlabelled, epoch_order, image_of, random_affine
+from .data import BeyondRange, ImageFiles, Unlabelled, epoch_order, image_of, random_affine
 from .data import note_of_range, random_crop_flip
 from .identity import in_a_word
 from .loop import check_folder
@@ -256,7 +256,8 @@ def _overhearing(heard: list[str]): # what the package warns of becomes a note
     for w in said:
         if Path(w.filename).parent.name != 'cka_nb':
             warnings.warn_explicit(w.message, w.category, w.filename, w.lineno)
-        elif not issubclass(w.category, MemoryLeftOut): heard.append(str(w.message))
+        # these two are measured here, and said with the figures
+        elif not issubclass(w.category, (MemoryLeftOut, BeyondRange)): heard.append(str(w.message))
 
 def _found(images, heap: Unlabelled, good: Unlabelled) -> dict:
     given = images.dataset if isinstance(images, DataLoader) else images
