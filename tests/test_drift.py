@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from break_losses import breakages, broken
 from fastcore.nbio import read_nb
 from IPython.core.inputtransformer2 import TransformerManager
 from nbdev.clean import nbdev_clean
@@ -64,6 +65,12 @@ def test_notebooks_are_clean(fresh):
 def test_stored_outputs_do_not_say_on_which_machine_they_were_made(path):
     found = re.search(r"/[^ \"]*/cka_nb/\w+\.py", path.read_text(encoding="utf-8"))
     assert not found, f"{found[0]}: catch the warning, then `make notebooks`"
+
+
+@pytest.mark.parametrize("chapter", breakages())
+def test_what_is_broken_on_purpose_stands_in_the_chapter_once(chapter):
+    for _, _, changes in breakages()[chapter]:
+        broken(chapter, changes)  # raises where a text is gone
 
 
 def test_readme_is_what_the_index_says():

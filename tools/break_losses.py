@@ -316,7 +316,7 @@ BREAKAGES = r"""
   other: cache: damage not noticed
     and self.blocks[b] != self._checksum(b)] ==> and False]
   other: cache: what differs not seen
-    if found.get(k) != known[k]] ==> if False]
+    check_same(found['identity'], known, f'what is kept in {folder}', what='cache') ==> pass
   other: cache: everything asked again
     todo = [b for b in self._mine() if not self.blocks[b]] ==> todo = list(self._mine())
   other: cache: room not looked for
@@ -400,7 +400,7 @@ BREAKAGES = r"""
   other: amalgamate: projections not trained
     self.student, self.objective = student, objective ==> self.student, self.objective = student, (lambda *a, **k: objective(*a, **k))
   other: amalgamate: student left in train mode
-    student.eval()\n        moved ==> moved
+    student.eval()\n        student.provenance ==> student.provenance
   other: amalgamate: a teacher may change
     if moved: raise RuntimeError( ==> if False: raise RuntimeError(
   other: amalgamate: a collapse is not said
@@ -463,7 +463,7 @@ BREAKAGES = r"""
   itself: as_image: a colour that stands for transparent is shown
     if key is None: return image\n ==> return image\n
   refused: check_range: values of any size
-    if not (low < -.01 or high > 1.01) or ==> if True or
+    if low >= -.01 and high <= 1.01: return None ==> return None
   refused: Unlabelled: a collation that makes other images is dropped
     else: raise ValueError(what.format('makes')) ==> else: pass
   itself: batches: a process does not begin as the loader says
@@ -500,7 +500,7 @@ BREAKAGES = r"""
   itself: sizes_of: the camera's turn is ignored
     image.size[::-1] if on_its_side else image.size ==> image.size
   other: values: normalised images taken for images
-    if least < -.01: ==> if False:
+    note = note_of_range(least, most) ==> note = None
   other: readable: black pictures for those that cannot be read stay
     if not damaged: return answers ==> return answers
   other: memories: what is left is not looked at
