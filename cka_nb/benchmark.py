@@ -764,7 +764,10 @@ def benchmark(
 
 def _made_part(name: str, result: dict, repeats: int, small: bool, device) -> str: # its lines
     "A part that fails is noted, and the others go on: a day with a GPU is not lost to one error."
-    try: table = result['tables'][name] = _TABLES[name](repeats, small, device)
+    import torch._dynamo.config as limits
+    try:
+        with limits.patch(recompile_limit=64): # by which all variants of all networks are compiled
+            table = result['tables'][name] = _TABLES[name](repeats, small, device)
     except Exception as error:
         result['failed'][name] = line = one_line(error)
         return f'failed: {line}'

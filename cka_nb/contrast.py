@@ -16,7 +16,7 @@ from .core import check_labels, check_rows, check_temperature, check_weight, ful
 from .core import unit_rows, weighted_mean
 
 # %% ../nbs/08_contrast.ipynb #5c0e1a08
-BLOCK = 2**20 # similarities at a time: 4 MiB in fp32
+BLOCK = 2**20 # similarities at a time: 4 MiB in fp32; 16 times as many on a GPU
 
 def in_blocks(
     terms,           # rows: slice, *inputs -> {name: (..., n), numbers for each of these rows}
@@ -24,7 +24,7 @@ def in_blocks(
 ) -> dict[str, Tensor]: # the same of all rows: (..., B)
     "`terms` of all rows from a few rows at a time; the backward computes each block again."
     count, names = len(inputs[0]), []
-    step = max(1, BLOCK // max(1, count))
+    step = max(1, BLOCK * (16 if inputs[0].is_cuda else 1) // max(1, count))
     if step >= count: return terms(slice(0, count), *inputs)
     blocks = [slice(i, i + step) for i in range(0, count, step)]
     return dict(zip(names, _InBlocks.apply(terms, blocks, names, *inputs)))

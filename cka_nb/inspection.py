@@ -276,7 +276,7 @@ class Inspection(NamedTuple):
     run: dict          # who was asked what, with which versions
     images: Unlabelled # those that can be read
     belief_nc: Tensor  # (N, C) of each image over the union
-    space: LabelSpace
+    space: LabelSpace  # of the teachers
 
 def inspected(
     teachers: list[Teacher], images, views: int=8, augment: Callable|None=random_affine,

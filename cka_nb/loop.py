@@ -77,8 +77,11 @@ def compiled(
     if mode is not True and mode not in torch._inductor.list_mode_options():
         raise ValueError(f'compile must be True, False or one of '
                          f'{", ".join(torch._inductor.list_mode_options())}, got {mode!r}')
+    import torch._dynamo.config as limits
+    most = 8 * len(networks) # torch compiles a `forward` 8 times at most, and all ResNets share one
     for net in networks: net.compile(mode=None if mode is True else mode)
-    try: yield
+    try:
+        with limits.patch(recompile_limit=max(most, limits.recompile_limit)): yield
     finally:
         for net in networks: net._compiled_call_impl = None # as it was before
 

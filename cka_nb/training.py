@@ -449,7 +449,6 @@ def amalgamate(
             return prepared(x, [Output(*map(gathered, t)) for t in said], owned_bt, space,
                             more), _largest(space.names, said)
         pupil, warned = _Pupil(student, objective).train(), set()
-        until_saved.enter_context(placed(engine.device, pupil))
         def watched(step):
             warn_of_collapse(pupil.said, step, warned)
             if monitor is None: return {}
@@ -466,7 +465,7 @@ def amalgamate(
                         for line in bad_rows(f'the answer of {n}', index_b, *its)]
         until_saved.enter_context(noting_signals()) # from here on, and until all is saved
         networks = [student.backbone, *([] if cache else [t.model for t in teachers])]
-        with compiled(networks, compile):
+        with placed(engine.device, pupil), compiled(networks, compile): # home before it is saved
             history = fit(engine, pupil, loss_parts, images, seed, epochs, batch_size, lr,
                           weight_decay, 'amalgamation', watched, accumulate, ema, checkpoints, found,
                           before_saving, blame, 'Lower batch_size, or raise accumulate; with '

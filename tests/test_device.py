@@ -236,6 +236,10 @@ def test_a_student_of_the_card_predicts_is_saved_exported_and_teaches(tmp_path):
         assert devices(pupil) == {"cuda"} and devices(teacher) == {"cpu"}
         finished = go(out=tmp_path / "run", resume=True, monitor=labelled(x))[1]
         assert cka.fingerprint(finished) == cka.fingerprint(student)
+    # saved after it came home, in the order that its numbers have there: the same bits on a CPU
+    kept = cka.Student.load(tmp_path / "run" / "student", network(5))
+    assert [p.stride() for p in kept.parameters()] == [p.stride() for p in student.parameters()]
+    assert torch.equal(*(s.predict(x, device="cpu")[1] for s in (kept, student)))
     # the tracing of an export has a meta device of its own, which the simulation takes for the card
     assert cka.export(student, tmp_path / "s.pt2") < 1e-5
 

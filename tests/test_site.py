@@ -160,6 +160,9 @@ def soup_of(folder, name):
 
 
 def parameters(function):
+    if inspect.isclass(function) and function.__mro__[1].__module__ == "builtins" and not {
+            "__init__", "__new__"} & vars(function).keys() and function.__mro__[1] is not object:
+        return []  # those of a list, of a warning
     names = inspect.signature(function).parameters
     return [name for name in names if name not in ("self", "cls")]
 

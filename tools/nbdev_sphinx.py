@@ -24,7 +24,8 @@ def entry(node, obj, source, owner="", fence="::::"):
     kind = "class" if is_class else "method" if owner else "function"
     kind, fields, header, result = "property" if "property" in decorators else kind, [], "", None
     if is_class and call is node:  # a NamedTuple or dataclass
-        fields = FIELD.findall("\n".join(source.split("\n")[node.lineno - 1:node.end_lineno]))
+        fields = [FIELD.findall(line)[0] for m in node.body if isinstance(m, ast.AnnAssign)
+                  for line in [source.split("\n")[m.lineno - 1]]]
         header = f"({', '.join(name for name, *_ in fields)})"
     elif kind != "property":
         comments = docments(obj)
