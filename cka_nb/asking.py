@@ -101,8 +101,10 @@ class AnswerCache:
         self.augment, self.seed = augment, seed
         self.averaged = range(1, 1 + views) if augment and views else [0]
         self.kept = [] if folder is None else range(1, 1 + kept) if augment else [0]
+        x = images.batch([0])
+        for t in teachers: _note_size(t, x.shape[2:])
         with torch.no_grad(), enough_memory('asking the teachers', 'Use fewer, or smaller ones'):
-            asked = ask(teachers, to_device(images.batch([0]), device), dtype, traced=True)
+            asked = ask(teachers, to_device(x, device), dtype, traced=True)
         self.widths = [(o.logits.shape[1], o.features.shape[1], fewer(u).shape[1])
                        for o, u in asked]
         self.block = batch_size
@@ -318,6 +320,14 @@ def _size(count: int) -> str: # bytes, as people say it
         if count < 1000: return f'{count:.3g} {unit}'
         count /= 1000
     return f'{count:.3g} TB'
+
+def _note_size(teacher, size) -> None: # (H, W) of images that it shall be asked about
+    known = getattr(teacher, 'input_size', None)
+    if not known or tuple(known[1:]) == tuple(size) or teacher.transform is not None: return
+    if hasattr(teacher.model, 'preprocess'): return # a student: it scales images itself
+    warnings.warn(f'teacher {teacher.name!r} knows images of {known[1]}x{known[2]} pixels, and is '
+                  f'asked about some of {size[0]}x{size[1]}: hand in images of its size, or give it '
+                  f'transform=Preprocess({tuple(known)})')
 
 # %% ../nbs/14_asking.ipynb #a5c1e001
 def ask_all(

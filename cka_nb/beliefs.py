@@ -186,13 +186,28 @@ def figures_of(
     for (a, b), its in agreement(space, logits, class_n).items():
         for one, other in ((a, b), (b, a)):
             teachers[one].setdefault('agreement', {})[other] = its
-    one_owner = _one_owner(owned_nt, space)
-    return {'teachers': teachers, 'belief': belief,
-            'notes': _notes(space, teachers, belief, one_owner) if len(index) >= 32 else []}
+    notes = _notes(space, teachers, belief, _one_owner(owned_nt, space)) if len(index) >= 32 else []
+    return {'teachers': teachers, 'belief': belief, 'notes': _of_answers(space, logits) + notes}
+
+def _of_answers(space, logits: list[Tensor]) -> list[str]: # what no good answers look like
+    count = len(logits[0])
+    if count < 2 * len(space):
+        return [f'{count:,} images are few for {len(space)} classes: hand in more']
+    if all((l_nc == l_nc[:1]).all() for l_nc in logits):
+        return [f'all {count:,} images get the very same answers: are they one and the same?']
+    return [f'all that teacher {name!r} says is from 0 to 1: are these probabilities, after a '
+            'sigmoid? Logits are needed' for name, l_nc in zip(space.names, logits)
+            if 0 <= l_nc.min() and .5 < l_nc.max() <= 1]
 
 def _notes(space, teachers: dict, belief: dict, one_owner) -> list[str]: # most important first
-    count, notes, few = sum(belief['counts'].values()), [one_owner] if one_owner else [], []
+    count, notes, few = sum(belief['counts'].values()), [], []
     part = lambda n: f'{n:,} of {count:,} images'
+    for name, its in teachers.items():
+        top = max(its['counts'], key=its['counts'].get)
+        if len(its['counts']) > 1 and its['counts'][top] >= .95 * count:
+            notes.append(f'teacher {name!r} says {top!r} of {part(its["counts"][top])}: does it '
+                         'see them as in training (transform=...: size, normalisation, channels)?')
+    notes += [one_owner] if one_owner else []
     if len(teachers) > 1: few = [n for n, its in belief['owned'].items() if its < .01 * count]
     if not one_owner:
         notes += [f'teacher {name!r} is given {part(belief["owned"][name])}: do the images show '
@@ -205,17 +220,13 @@ def _notes(space, teachers: dict, belief: dict, one_owner) -> list[str]: # most 
               'If they show something else, leave them out, try other views (augment=...), train '
               'the teacher longer, or drop the class'
               for c in swallowing(torch.tensor(taken), torch.tensor(expected))]
-    for name, its in teachers.items():
-        top = max(its['counts'], key=its['counts'].get)
-        if len(its['counts']) > 1 and its['counts'][top] >= .95 * count:
-            notes.append(f'teacher {name!r} says {top!r} of {part(its["counts"][top])}: does it '
-                         'see them as in training (transform=...: size, normalisation, channels)?')
     for a, b in combinations(teachers, 2):
         its = teachers[a].get('agreement', {}).get(b)
         if its and its['images'] >= 32 and its['same'] < .5:
             notes.append(f'teachers {a!r} and {b!r} say the same of {100 * its["same"]:.0f} % of '
                          f'the {its["images"]:,} images of classes that both know: do the names '
-                         'mean the same? If not, rename one: teacher.renamed({"old": "new"})')
+                         'mean the same? If not, rename one: teacher.renamed({"old": "new"}) or '
+                         '--rename')
     unsure = belief['doubt']['below_half']
     if unsure > .5:
         notes.append(f'no class reaches one half for {100 * unsure:.0f} % of the images: a student '
@@ -225,8 +236,10 @@ def _notes(space, teachers: dict, belief: dict, one_owner) -> list[str]: # most 
     none = [c for c in space.classes if c in known and not belief['counts'][c]]
     if none:
         more = f' and {len(none) - 5} more' if len(none) > 5 else ''
-        notes.append(f'no image goes to {", ".join(map(repr, none[:5]))}{more}: if the images do '
-                     'not show them, drop them: teacher.renamed({"name": None})')
+        notes.append(f'no image goes to {", ".join(map(repr, none[:5]))}{more}: do the images show '
+                     'them? If they do, the belief is wrong: try other views (augment=...) or '
+                     'another ownership. If not, drop them: teacher.renamed({"name": None}) or '
+                     '--drop')
     return notes
 
 # %% ../nbs/15_beliefs.ipynb #5050fe30

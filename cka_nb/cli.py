@@ -123,8 +123,8 @@ def _reading(command, size: str, damaged: str='raise') -> None:
 
 def _teachers(command, required: bool) -> None:
     add = command.add_argument
-    add('--teacher', type=Path, action='append', required=required, default=None if required
-        else [], metavar='DIR', help='a saved teacher, or a student as one; once for each')
+    add('--teacher', type=Path, action='extend', nargs='+', required=required, default=None
+        if required else [], metavar='DIR', help='saved teachers, or students as such')
     add('--rename', action='append', default=[], metavar='OLD=NEW',
         help='another name for a class, in all teachers that have it; TEACHER:OLD=NEW in one; a = '
              'or : that belongs to a name as \\= or \\:')

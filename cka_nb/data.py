@@ -169,7 +169,7 @@ def check_range(
     images_bchw: Tensor, # (B, C, H, W), the first of a data set
     source,              # the data set they are of; nobody is warned of it twice
 ) -> None:
-    "Warn if floats leave [0, 1] by more than .01: what they look like, and what to do."
+    "Warn if floats leave [0, 1] by more than .01, or are all dark: what they look like, what to do."
     if not images_bchw.is_floating_point() or not images_bchw.numel(): return
     low, high = torch.stack(images_bchw.detach().aminmax()).tolist()
     note = note_of_range(low, high)
@@ -178,8 +178,11 @@ def check_range(
 
 def note_of_range(
     low: float, high: float, # least and largest value of float images
-) -> str|None:               # None: within .01 of [0, 1]
-    "What values that leave [0, 1] look like, and what to do."
+) -> str|None:               # None: within .01 of [0, 1], and not all dark
+    "What values that leave [0, 1], or are all near 0, look like, and what to do."
+    if low >= 0 and 0 < high < .02:
+        return (f'the values of the images run from {low:.3g} to {high:.3g}: are they all dark, or '
+                'divided by 255 twice? Bytes (uint8) are scaled here')
     if low >= -.01 and high <= 1.01: return None
     if low < -.01: what = ('look normalised: leave Normalize out of the data set, for each network '
                            'has its own (its transform, or its mean and std)')
@@ -482,6 +485,10 @@ def view_of(
     with one_device('augment'): return augment(images_bchw, lambda k: uniform(index, seed, number, k))
 
 # %% ../nbs/03_data.ipynb #bb534675
+# pictures to whoever took them, and to no reader that is at hand everywhere
+_UNREAD = ('.heic', '.heif', '.jxl', '.dng', '.cr2', '.cr3', '.nef', '.arw', '.orf', '.raf', '.rw2',
+           '.psd', '.svg', '.eps')
+
 class ImageFiles(Dataset):
     "A folder's image files, decoded when asked for; sub-folders, if all are in one, are classes."
     kinds = ('.jpg', '.jpeg', '.jfif', '.png', '.webp', '.avif', '.bmp', '.gif', '.tif', '.tiff',
@@ -498,13 +505,20 @@ class ImageFiles(Dataset):
         elif not Path(folder).is_dir():
             raise ValueError(f'{str(folder)!r} is no folder' + (
                 ': one file is a list of one' if Path(folder).is_file() else ''))
-        if size is not None and (len(size) != 3 or size[0] not in (1, 3) or min(size) < 1):
+        if size is not None and (not isinstance(size, (tuple, list)) or len(size) != 3
+                                 or size[0] not in (1, 3) or min(size) < 1):
             raise ValueError(f'size must be (C, H, W) with 1 or 3 channels, got {size}')
         self.folder, self.size = None if listed else Path(folder), size
-        self.files = [Path(f) for f in folder] if listed else sorted(
-            Path(at)/name for at, names in _walked(folder) for name in names
-            if Path(name).suffix.lower() in self.kinds and name[0] != '.')
-        if not self.files: raise ValueError(f'no image file in {str(folder)!r}')
+        found = [] if listed else sorted(Path(at)/name for at, names in _walked(folder)
+                                         for name in names if name[0] != '.')
+        self.files = ([Path(f) for f in folder] if listed else
+                      [f for f in found if f.suffix.lower() in self.kinds])
+        others = [f for f in found if f.suffix.lower() in _UNREAD]
+        left = (f'{len(others)} files such as {others[0].name} are of a kind that is not read '
+                'here: convert them to JPEG or PNG') if others else ''
+        if not self.files:
+            raise ValueError(f'no image file in {str(folder)!r}' + (f' ({left})' if left else ''))
+        if left: warnings.warn(left, stacklevel=2)
         if damaged == 'skip': self._leave_out_damaged()
         within = [f.parts[-1:] if listed else f.relative_to(folder).parts for f in self.files]
         self.classes = self.labels = None
@@ -541,7 +555,8 @@ class ImageFiles(Dataset):
         # damaged files fail inside decoders in every way there is
         except Exception as error:
             raise ValueError(f'{self.files[i]} cannot be read as an image '
-                             f'({" ".join(str(error).split())[:120]})') from error
+                             f'({" ".join(str(error).split())[:120]}); damaged=\'skip\' '
+                             '(--damaged skip) leaves such files out') from error
 
     def _leave_out_damaged(self) -> None:
         def reads(i):

@@ -281,7 +281,7 @@ class Teacher(nn.Module):
         self.features, self.input_size = features, None
         self.precision = None # or a half-precision dtype, under whose autocast the model computes
         # where features are read: (submodule, 'input' or 'output')
-        self._place, self._kept, self._norms = None, _Kept(), None
+        self._place, self._kept, self._norms, self._looked_at = None, _Kept(), None, False
         self.train(False)
         if input_size is not None: self(probe_images(2, _size(input_size)))
 
@@ -340,6 +340,7 @@ class Teacher(nn.Module):
             raise ValueError(f'teacher {self.name!r} gives logits of shape {tuple(logits.shape)} '
                              f'for {len(images)} images, but has {len(self.outputs)} class names: '
                              'one name per logit is needed')
+        if not self._looked_at: self._check_logits(logits); self._looked_at = True
         if len(self.kept) < len(self.outputs): logits = logits[:, self.kept]
         if len(features) != len(images):
             raise ValueError(f'teacher {self.name!r} gives features of shape '
@@ -393,6 +394,22 @@ class Teacher(nn.Module):
                              'called: name another one in features=')
         return Output(logits, self._rows(features, f'features={self._place[0]!r}'))
 
+    def _check_logits(self, logits) -> None: # of the first images it is asked about
+        if not isinstance(logits, Tensor) or logits.ndim != 2: return
+        count, who = logits.shape[1], f'teacher {self.name!r}'
+        if count != len(self.outputs):
+            raise ValueError(f'{who} gives {count} numbers for an image, but has '
+                             f'{len(self.outputs)} class names: one name per logit is needed. Are '
+                             'these the features of a network without a head?')
+        if not logits.isfinite().all():
+            raise ValueError(f'{who} gives NaN or infinite numbers: look at its weights and at how '
+                             'its images are scaled')
+        sums_b = logits.float().sum(1)
+        if count > 1 and (logits >= 0).all() and ((sums_b - 1).abs() < 1e-3).all():
+            raise ValueError(f'{who} gives probabilities (they sum to 1), not logits: leave the '
+                             'softmax out, or give their logarithm, features=lambda model, x: '
+                             '(model(x).log(), features)')
+
     def _rows(self, features, which: str) -> Tensor: # (B, D)
         try: return pooled(features)
         except TypeError:
@@ -405,6 +422,7 @@ class Teacher(nn.Module):
         name = head if self.features is None else self.features
         modules = dict(self.model.named_modules())
         if name is None:
+            self._check_logits(logits_of(self.model(x)))
             raise ValueError(f'no layer of teacher {self.name!r} has the logits as its output, so '
                              'its features cannot be found; name a submodule, features="layer4", '
                              'or give a function, features=lambda model, x: (logits, features)')
@@ -741,7 +759,9 @@ def read_config(
     "folder/config.json, if it has this format and these keys; the error says what is wrong."
     path = Path(folder)/'config.json'
     if not path.is_file():
-        raise FileNotFoundError(f'{folder} holds no {format.split()[1]}: {path} is missing')
+        cure = ('; a file of weights is no teacher yet: in Python, cka.Teacher(model, '
+                'classes).save(folder)' if Path(folder).is_file() else '')
+        raise FileNotFoundError(f'{folder} holds no {format.split()[1]}: {path} is missing{cure}')
     config = read_json(path)
     if not isinstance(config, dict) or config.get('format') != format:
         raise ValueError(
@@ -807,6 +827,8 @@ def _unpacked(x: Tensor) -> list: # the parts of a tensor that is not plain
     return [str(x.layout), x.to_dense()]
 
 # %% ../nbs/05_teachers.ipynb #85e56403
+_OTHERS = {'other', 'others', 'background', 'unknown', 'none', 'rest', 'misc', 'negative', 'nothing'}
+
 class LabelSpace:
     "The union of the teachers' classes, in order of first sight, and where each one's are in it."
     def __init__(self, teachers): # teachers, or anything with .classes
@@ -841,13 +863,16 @@ class LabelSpace:
 
     def _shared_by_chance(self, made_up: set) -> str|None: # names that nobody chose
         whose = self._knowing()
-        its = [c for c in self.classes if len(whose[c]) > 1
-               and (c in made_up or _PLACEHOLDER.fullmatch(c))]
+        counted = [n for n, its in self.tasks().items() # ten of them are digits
+                   if its == [*map(str, range(len(its)))] and len(its) != 10]
+        by_chance = lambda c: (c in made_up or _PLACEHOLDER.fullmatch(c) or c.lower() in _OTHERS
+                               or len({*whose[c]} & {*counted}) > 1)
+        its = [c for c in self.classes if len(whose[c]) > 1 and by_chance(c)]
         if not its: return None
         which = ' and '.join(map(repr, whose[its[0]]))
-        return (f'teachers {which} share {_some(map(repr, its))}. Nobody chose these names: '
+        return (f'teachers {which} share {_some(map(repr, its))}. Such a name says little: '
                 f'{its[0]!r} may be one thing to one teacher and another to the next, yet it becomes '
-                f'one class. Name the classes, teacher.renamed({{{its[0]!r}: ...}}) or --rename '
+                f'one class. If they differ, name the classes, teacher.renamed({{{its[0]!r}: ...}}) or --rename '
                 'TEACHER:OLD=NEW')
 
     def _near(self) -> str|None:

@@ -238,6 +238,7 @@ def train_teacher(
                                              features=features) if out is not None else {}
     with ExitStack() as until_saved:
         until_saved.enter_context(alone_in(out))
+        check_free(out, resume, overwrite, of_student=False) # one may have ended meanwhile
         checkpoints, found = begun(out, identity, engine, resume, keep, save_steps, save_minutes,
                                    images)
         if found == 'finished': return _loaded_teacher(Path(out), model, transform, features)
@@ -404,6 +405,7 @@ def amalgamate(
             _keep_beliefs(checkpoints, beliefs, ownership)
     with ExitStack() as until_saved:
         until_saved.enter_context(alone_in(out))
+        check_free(out, resume, overwrite, of_student=True) # one may have ended meanwhile
         checkpoints, found = begun(out, identity, engine, resume, keep, save_steps, save_minutes,
                                    images)
         if found == 'finished': return _loaded(Path(out), student)

@@ -800,3 +800,22 @@ def test_folders_whose_names_look_alike(tmp_path):
         assert len(said) == (k < 4)
         if said:
             assert "look the same" in said[0] and all(ascii(n) in said[0] for n in names)
+
+
+def test_pictures_of_a_kind_that_is_not_read_are_counted(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.jpg")
+    for name in ("b.HEIC", "c.heic", "d.txt"):
+        (tmp_path / name).write_bytes(b"")
+    with pytest.warns(UserWarning, match="2 files such as b.HEIC are of a kind that is not read"):
+        assert len(cka.ImageFiles(tmp_path)) == 1
+    (tmp_path / "a.jpg").unlink()
+    with pytest.raises(ValueError, match="no image file in .*2 files such as b.HEIC"):
+        cka.ImageFiles(tmp_path)
+    with pytest.raises(ValueError, match=r"size must be \(C, H, W\)"):
+        cka.ImageFiles(tmp_path, size=64)
+
+
+def test_images_that_are_nearly_black_are_told():
+    from cka_nb.data import note_of_range
+    assert "divided by 255 twice" in note_of_range(0., 1 / 255)
+    assert note_of_range(0., 0.) is None and note_of_range(0., .03) is None

@@ -1,6 +1,7 @@
 """Inspection: everything wrong is said before training, nothing is said of clean heaps, no label is
 touched, nothing is replaced that is not its own, and the teachers are asked once."""
 
+import copy
 import json
 import os
 import warnings
@@ -354,3 +355,19 @@ def test_settings_are_checked(bad, error, words, teachers):
         cka.inspect(teachers, "photos/")
     with pytest.raises(TypeError, match="positional"):
         cka.inspect(teachers, pictures(8), 4)
+
+
+def test_few_images_one_image_another_size_and_probabilities_are_noted(teachers):
+    notes = lambda teachers, images: " ".join(
+        cka.inspect(teachers, images, views=1, device="cpu")["notes"])
+    images = pictures(40)
+    assert "3 images are few for 4 classes" in notes(teachers, images[:3])
+    assert "all 40 images get the very same answers" in " ".join(cka.inspect(
+        teachers, images[:1].expand(40, -1, -1, -1), views=0, device="cpu")["notes"])
+    known = [copy.deepcopy(t) for t in teachers]
+    for t in known:
+        t.input_size = (3, 99, 99)
+    assert "knows images of 99x99 pixels" in notes(known, images)
+    squashed = [cka.Teacher(torch.nn.Sequential(t.model, torch.nn.Sigmoid()), t.classes, t.name,
+                            features=lambda m, x: (m(x), x.flatten(1))) for t in teachers]
+    assert "says is from 0 to 1: are these probabilities" in notes(squashed, images)

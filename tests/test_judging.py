@@ -17,7 +17,7 @@ import pytest
 import torch
 from matplotlib import font_manager
 from PIL import Image
-from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorDataset
 
 import cka_nb as cka
 from cka_nb.cli import main
@@ -506,3 +506,15 @@ def test_a_table_of_answers_is_read_back_whole(tmp_path):
     for odd in ("-0.1", "1.5", "nan", "x"):
         status, _, err = run(*ask, "--threshold", odd)
         assert status == 2 and "from 0 to 1" in err
+
+
+def test_labels_without_names_are_taken_in_the_order_of_the_model_with_a_word():
+    net, x = cka.SmallResNet(2, 1), torch.rand(8, 1, 8, 8)
+    unnamed = TensorDataset(x, torch.arange(8) % 2)
+    for judged in (lambda m: cka.evaluate(m, unnamed), lambda m: cka.calibrate(m, unnamed)):
+        student = cka.Student(net, ["cat", "dog"], input_size=(1, 8, 8))
+        with pytest.warns(UserWarning, match="no names: 0 is taken for 'cat'"):
+            judged(student)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        cka.evaluate(cka.Student(net, ["0", "1"], input_size=(1, 8, 8)), unnamed)

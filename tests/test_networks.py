@@ -592,6 +592,31 @@ def test_names_that_somebody_gave_are_not_noted(names):
     assert not noted(names, names) and not noted(names, [*names, "other"])
 
 
+def test_names_that_say_little_are_noted_where_two_teachers_have_them():
+    assert "share '0', '1', '2'." in noted(list("012"), list("012"))[0]
+    assert not noted(list("012"), list("234")) and not noted(list("012"), list("34"))
+    assert "share 'Other'." in noted(["cat", "Other"], ["dog", "Other"])[0]
+
+
+def test_probabilities_nan_and_features_are_no_logits():
+    net = cka.SmallResNet(3, 3).eval()
+    squashed = torch.nn.Sequential(net, torch.nn.Softmax(1))
+    x = torch.rand(2, 3, 16, 16)
+    said = lambda model, x: (model(x), x.flatten(1))
+    for features in (None, "0.pool", said):
+        with pytest.raises(ValueError, match="gives probabilities .*, not logits: leave the softmax"):
+            cka.Teacher(squashed, list("abc"), features=features)(x)
+    logarithm = cka.Teacher(squashed, list("abc"), features=lambda m, x: (m(x).log(), x.flatten(1)))
+    torch.testing.assert_close(logarithm(x).logits.softmax(1), net(x).softmax(1))
+    with pytest.raises(ValueError, match="gives 96 numbers for an image, but has 3 class names"):
+        cka.Teacher(timm.create_model("test_resnet", num_classes=0, in_chans=3), list("abc"))(
+            torch.rand(2, 3, 64, 64))
+    broken = copy.deepcopy(net)
+    broken.fc.bias.data[0] = torch.nan
+    with pytest.raises(ValueError, match="gives NaN or infinite numbers"):
+        cka.Teacher(torch.nn.Sequential(broken, torch.nn.Identity()), list("abc"))(x)
+
+
 def test_names_that_were_made_up_are_remembered(tmp_path):
     unnamed = cka.TensorImages(torch.rand(8, 1, 8, 8), torch.arange(8) % 2)
     teachers = [cka.train_teacher(cka.SmallResNet(2, 1), unnamed, epochs=1, name=n, out=tmp_path / n)
@@ -600,14 +625,13 @@ def test_names_that_were_made_up_are_remembered(tmp_path):
         (tmp_path / "a/config.json").read_text())["made_up"] == ["0", "1"]
     loaded = [cka.Teacher.load(tmp_path / n) for n in "ab"]
     for these in (teachers, loaded, [teachers[0], copy.deepcopy(loaded[1])]):
-        with pytest.warns(UserWarning, match="'a' and 'b' share '0', '1'. Nobody chose"):
+        with pytest.warns(UserWarning, match="'a' and 'b' share '0', '1'. Such a name says little"):
             cka.LabelSpace(these)
     named = loaded[0].renamed({"0": "cat", "1": "dog"})
     assert not named.made_up
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         cka.LabelSpace([named, loaded[1]])
-        cka.LabelSpace([cka.Teacher(cka.SmallResNet(2, 1), ["0", "1"], n) for n in "ab"])
     assert "made_up" not in json.loads((named.save(tmp_path / "c") / "config.json").read_text())
     config = json.loads((tmp_path / "a/config.json").read_text())
     for wrong in (3, {"0": 1}, None):

@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 import warnings
 from functools import partial
 from unittest.mock import patch
@@ -349,3 +350,22 @@ def test_signals_at_odd_places(what, said, tmp_path):
                           env=os.environ | {"TESTS": os.path.dirname(__file__)})
     assert said in done.stdout, done.stdout + done.stderr
     assert done.returncode == 0 and signal.getsignal(signal.SIGINT) is not None
+
+
+def test_a_run_that_ends_while_another_waits_for_its_folder_is_not_replaced(tmp_path):
+    import threading
+    from cka_nb.checkpoints import alone_in
+    begun = threading.Event()
+
+    def other():  # ends a moment later, and leaves what a run leaves
+        with alone_in(tmp_path / "run"):
+            begun.set()
+            time.sleep(1)
+            (tmp_path / "run" / "run.json").write_text("{}")
+    one = threading.Thread(target=other)
+    one.start()
+    begun.wait()
+    with pytest.raises(ValueError, match="holds a finished run"):
+        go(tmp_path / "run", resume=False)
+    one.join()
+    assert (tmp_path / "run" / "run.json").read_text() == "{}"

@@ -410,6 +410,8 @@ BREAKAGES = r"""
   refused: amalgamate: a finished run is replaced unasked
     if resume or overwrite or Checkpoints( ==> if True or Checkpoints(
 05_teachers
+  other: Teacher: probabilities are taken for logits
+    if not self._looked_at: self._check_logits(logits); self._looked_at = True ==> pass
   frozen: Teacher: train mode possible
     return super().train(False) ==> return super().train(mode)
     self.train(False)\n        check_images ==> check_images
@@ -455,7 +457,8 @@ BREAKAGES = r"""
 03_data
   refused: ImageFiles: a damaged file is read as a black one
     raise ValueError(f'{self.files[i]} cannot be read as an image ' ==> return torch.zeros(1, 1, 1)
-    f'({" ".join(str(error).split())[:120]})') from error ==> # left out
+    f'({" ".join(str(error).split())[:120]}); damaged=\'skip\' ' ==> # left out
+    '(--damaged skip) leaves such files out') from error ==> # left out
   itself: ImageFiles: labels of another order
     place = {c: i for i, c in enumerate(self.classes)} ==> place = {c: len(self.classes) - 1 - i for i, c in enumerate(self.classes)}
   itself: as_image: the camera's turn is ignored
@@ -500,7 +503,7 @@ BREAKAGES = r"""
   itself: sizes_of: the camera's turn is ignored
     image.size[::-1] if on_its_side else image.size ==> image.size
   other: values: normalised images taken for images
-    note = note_of_range(least, most) ==> note = None
+    notes = [note_of_range(*found['values']), ==> notes = [
   other: readable: black pictures for those that cannot be read stay
     if not damaged: return answers ==> return answers
   other: memories: what is left is not looked at
