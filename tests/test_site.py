@@ -20,17 +20,23 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from bs4 import BeautifulSoup
 from colab import settings
+from filelock import FileLock
 from playwright.sync_api import sync_playwright
 
 import cka_nb
 
+# two browsers at work, on one site
 pytestmark = pytest.mark.xdist_group("site")
+SECOND = pytest.mark.xdist_group("site, in another browser")
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = sorted(path.stem for path in (ROOT / "nbs").glob("*.ipynb"))
 MODULES = sorted(path.stem for path in (ROOT / "cka_nb").glob("[a-z]*.py"))
 PAGES = [*CHAPTERS, "genindex", "search", "_modules/index",
          *(f"_modules/cka_nb/{name}" for name in MODULES)]
 LIKE_ANOTHER = PAGES[-len(MODULES) + 1:]  # sources: one template and one set of colours for all
+# where the second colour scheme is judged; on every page with `--flags slow`
+DARK = {"index", "00_tour", "06_student", "08_contrast", "32_results", "genindex", "search",
+        "_modules/index", PAGES[-len(MODULES)]}
 BROWSERS = ["chromium", "chromium-browser", "google-chrome", "chrome"]
 AXE = {"preload": False, "resultTypes": ["violations"]}
 QUIET = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
@@ -50,11 +56,16 @@ def exported():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """The site, built with warnings as errors."""
-    out = tmp_path_factory.mktemp("site")
-    command = ["make", "docs", f"SITE={out}", f"BIN={Path(sys.executable).parent}"]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert run.returncode == 0, run.stdout + run.stderr
+    """The site, built with warnings as errors, once for all processes."""
+    top = tmp_path_factory.getbasetemp()
+    top = top.parent if "PYTEST_XDIST_WORKER" in os.environ else top
+    out, done = top / "site", top / "site is built"
+    with FileLock(top / "site.lock"):
+        if not done.exists():
+            command = ["make", "docs", f"SITE={out}", f"BIN={Path(sys.executable).parent}"]
+            run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+            assert run.returncode == 0, run.stdout + run.stderr
+            done.touch()
     return out
 
 
@@ -108,8 +119,9 @@ def test_these_are_all_pages(folder):
     assert {name for name in found if not name.startswith("_static/")} == set(PAGES)
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_page(name, visit):
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[SECOND] * (k % 2))
+                                  for k, name in enumerate(PAGES)])
+def test_page(name, visit, request):
     page = visit(name)
     assert not page.faults
     formulas = page.locator(".math").count()
@@ -124,7 +136,8 @@ def test_page(name, visit):
         return
     # what is folded is read too; opening fades in, and colours are judged when that is over
     page.add_style_tag(content="* { animation: none !important; transition: none !important; }")
-    for scheme in ("light", "dark"):
+    both = name in DARK or "slow" in request.config.getoption("flags")
+    for scheme in ("light", "dark")[:1 + both]:
         if scheme == "dark":
             page.emulate_media(color_scheme=scheme)
             page.reload(wait_until="networkidle")
