@@ -163,7 +163,7 @@ def finite_images(
 
 # %% ../nbs/03_data.ipynb #8ca6084d
 class BeyondRange(UserWarning):
-    "Images have values outside of [0, 1]."
+    "Images have values outside of [0, 1], or all of them near 0."
 
 def check_range(
     images_bchw: Tensor, # (B, C, H, W), the first of a data set

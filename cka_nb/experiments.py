@@ -262,7 +262,7 @@ def run_seed(
         if name in rows and rows[name]['right'] != right: # teachers are made again on resuming
             raise ValueError(f'{path} holds a {name} with other answers than the one made now: '
                              'something that the file does not say has changed, or a GPU was '
-                             'used, which never makes the same bits twice; begin a new file')
+                             'used, which need not make the same bits twice; begin a new file')
         models = model if isinstance(model, list) else [model]
         rows[name] = scores(said) | more | {
             'parameters': sum(p.numel() for m in models for p in m.parameters()),

@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Subset, TensorDataset
 import cka_nb as cka
 from cka_nb import baselines, core, data, ownership, training
 from cka_nb.asking import AnswerCache
+from cka_nb.contrast import in_blocks
 
 pytestmark = pytest.mark.skipif(bool(skip_reason()), reason=str(skip_reason()))
 CLASSES = (list("012"), list("34"))
@@ -680,3 +681,17 @@ def test_estimators_answer_on_the_device_of_their_questions():
                                 for its in (logits, features, *more)))
             assert there.is_cuda
             torch.testing.assert_close(there.cpu(), here, atol=1e-5, rtol=1e-4)
+
+
+def test_blocks_of_similarities_are_sixteen_times_larger_on_the_card():
+    rows_of = []
+
+    def terms(rows, x):
+        rows_of.append(rows.stop - rows.start)
+        return {"sum": x[rows].sum(1)}
+    with patch("cka_nb.contrast.BLOCK", 64):
+        in_blocks(terms, torch.rand(32, 4))
+        assert rows_of == [2] * 16
+        with simulated_card():
+            in_blocks(terms, torch.rand(32, 4).to("cuda"))
+    assert rows_of[16:] == [32]

@@ -518,3 +518,17 @@ def test_labels_without_names_are_taken_in_the_order_of_the_model_with_a_word():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         cka.evaluate(cka.Student(net, ["0", "1"], input_size=(1, 8, 8)), unnamed)
+
+
+def test_two_teachers_stand_behind_one_option_or_two(tmp_path):
+    for name, classes in (("first", ["a", "b"]), ("second", ["c", "d"])):
+        cka.Teacher(cka.SmallResNet(2, 3), classes, name, input_size=(3, 8, 8)).save(tmp_path / name)
+    for name in "abcd":
+        (tmp_path / "data" / name).mkdir(parents=True)
+        Image.effect_noise((8, 8), 50).convert("RGB").save(tmp_path / "data" / name / "1.png")
+    first, second, rest = tmp_path / "first", tmp_path / "second", ("--data", tmp_path / "data")
+    said = [run("evaluate", *ways, *rest, "--size", "8") for ways in (
+        ("--teacher", first, second), ("--teacher", first, "--teacher", second))]
+    assert said[0][:2] == said[1][:2] and said[0][0] == 0, said
+    status, _, err = run("evaluate", "--teacher", first, tmp_path / "data/a/1.png", *rest)
+    assert status == 2 and "a file of weights is no teacher yet" in err
