@@ -23,7 +23,8 @@ from cka_nb.ownership import ClassConditionalOwnership, EnergyOwnership, MomentO
 from cka_nb.soft_targets import mixture, mixture_loss, soft_target_loss
 from cka_nb.student import Student
 from cka_nb.teachers import LabelSpace, Output, Teacher, fingerprint
-from cka_nb.training import amalgamate, train_teacher
+from cka_nb.training import amalgamate
+from cka_nb.teaching import train_teacher
 
 try: __version__ = version("cka_nb")
 except PackageNotFoundError: __version__ = "0+unknown"  # a bare checkout; see settings.ini

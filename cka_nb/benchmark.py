@@ -26,7 +26,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from .alignment import alignment_loss
-from .asking import AnswerCache, ask, images_hash
+from .cache import AnswerCache
+from .asking import ask
+from .identity import images_hash
 from .baselines import CommonFeatureLearning, joint_distillation
 from .beliefs import Beliefs
 from .checkpoints import Checkpoints
@@ -36,14 +38,17 @@ from .data import ImageFiles, Unlabelled, numbered_batches, digits, epoch_order,
 from .data import view_of
 from .evaluation import evaluate
 from .experiments import stored_result
-from .loop import HALF, check_folder, gradient_size, precision_for, state_of
+from .processes import HALF, precision_for
+from .checkpoints import check_folder
+from .steps import gradient_size, state_of
 from .models import SmallResNet, SmallVGG, build_backbone
 from .objective import ContrastiveAmalgamation
 from .ownership import ClassConditionalOwnership, MomentOwnership
 from .soft_targets import mixture_loss
 from .student import Student
 from .teachers import LabelSpace, Output, Teacher, fingerprint
-from .training import _largest, _Pupil, amalgamate, train_teacher
+from .training import _largest, _Pupil, amalgamate
+from .teaching import train_teacher
 
 # %% ../nbs/26_benchmark.ipynb #bda698d7
 def alternated(

@@ -27,7 +27,7 @@ from .evaluation import UNKNOWN, calibrate
 from .report import judge, table_of
 from .student import image_size
 from .teachers import LabelSpace
-from .loop import check_folder
+from .checkpoints import check_folder
 
 # %% ../nbs/27_cli.ipynb #6d8b68bd
 class _Parser(argparse.ArgumentParser):

@@ -22,7 +22,7 @@ from .data import ClassSubset, ImageFiles, TensorImages, Unlabelled, epoch_order
 from .data import random_affine, random_crop_flip
 from .evaluation import Answers, answers_of, calibrate, check_known, known_part
 from .evaluation import unknown_images
-from .loop import check_folder
+from .checkpoints import check_folder
 from .models import Preprocess, build_backbone
 from .objective import ContrastiveAmalgamation
 from .ownership import ClassConditionalOwnership, EnergyOwnership, MomentOwnership
@@ -32,7 +32,9 @@ from .report import plot_examples, plot_predicted, table_of, write_report
 from .student import Student, image_size
 from .teachers import LabelSpace, Teacher, check_teachers, fingerprint, logits_of
 from .teachers import probe_images, usual_sizes
-from .training import amalgamate, check_free, plot_history, train_teacher
+from .training import amalgamate, plot_history
+from .runs import check_free
+from .teaching import train_teacher
 
 # %% ../nbs/25_commands.ipynb #542cf436
 def read_images(

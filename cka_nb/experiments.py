@@ -30,7 +30,8 @@ from .models import build_backbone
 from .objective import ContrastiveAmalgamation
 from .student import Student
 from .teachers import LabelSpace, Teacher
-from .training import amalgamate, train_teacher
+from .training import amalgamate
+from .teaching import train_teacher
 
 # %% ../nbs/20_experiments.ipynb #736095e7
 @dataclass(frozen=True)

@@ -18,14 +18,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from .asking import LARGEST, AnswerCache, ask_all, sample_of
+from .asking import LARGEST, ask_all, sample_of
+from .asking import MeanAnswers
 from .beliefs import believe, figures_of, swallowing
 from .core import as_text, device_for, placed, printable, read_json, seeded, versions
 from .core import write_json
 from .data import BeyondRange, ImageFiles, Unlabelled, epoch_order, image_of, random_affine
 from .data import note_of_range, random_crop_flip
 from .identity import in_a_word
-from .loop import check_folder
+from .checkpoints import check_folder
 from .ownership import MemoryLeftOut, MomentOwnership
 from .processes import place
 from .report import plot_examples, plot_predicted, write_report
@@ -118,8 +119,8 @@ def heap_of(
 
 # %% ../nbs/22_inspection.ipynb #272f9352
 def readable(
-    answers: AnswerCache, # filled
-) -> AnswerCache:
+    answers: MeanAnswers, # filled
+) -> MeanAnswers:
     "The same without the rows of black pictures; the same object if there are none."
     items = answers.images.items
     damaged = items.damaged if isinstance(items, Chosen) else {}
@@ -178,7 +179,7 @@ def memory_in_other_views(
 
 # %% ../nbs/22_inspection.ipynb #a4d6711c
 def memories(
-    answers: AnswerCache, # filled
+    answers: MeanAnswers, # filled
     space: LabelSpace,
     asked: str,           # name of the views that were asked
     views: int,           # how many they were
@@ -284,7 +285,7 @@ def inspected(
         if odd: raise TypeError(f'{odd[0]} is no teacher: wrap it, cka.Teacher(model, classes)')
         estimator = MomentOwnership(space) if ownership is None else ownership
         with placed(where, *teachers):
-            answers = readable(AnswerCache(
+            answers = readable(MeanAnswers(
                 teachers, heap, views=views, augment=augment, device=where,
                 batch_size=batch_size).fill())
             traced = bool(views or not augment)

@@ -231,7 +231,6 @@ class MemoryLeftOut(UserWarning):
 
 class MomentOwnership:
     "The belief nearest to a first one under which each teacher's own images leave mean traces 0."
-    takes_traces = True
     limit = .25             # a memory of which more is left does not fit
     def __init__(self,
         space: LabelSpace,  # whose columns say which classes each teacher knows

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Subset, TensorDataset
 
 import cka_nb as cka
 from cka_nb import baselines, core, data, ownership, training
-from cka_nb.asking import AnswerCache
+from cka_nb.asking import MeanAnswers
 from cka_nb.contrast import in_blocks
 
 pytestmark = pytest.mark.skipif(bool(skip_reason()), reason=str(skip_reason()))
@@ -306,7 +306,7 @@ def test_asking_waits_once_a_batch(views):
     def of(count):
         with simulated_card() as card, core.placed(torch.device("cuda"), *teachers):
             images = data.Unlabelled(x[:count])
-            answers = AnswerCache(teachers, images, views=views, augment=cka.random_affine,
+            answers = MeanAnswers(teachers, images, views=views, augment=cka.random_affine,
                                   device=torch.device("cuda"), batch_size=8)
             card.clear()
             answers.fill()
@@ -669,11 +669,11 @@ def test_unified_answers_are_found_in_single_precision_too():
 
 def test_estimators_answer_on_the_device_of_their_questions():
     teachers, _, x = parts()
-    answers = AnswerCache(teachers, data.Unlabelled(x), batch_size=16).fill()
+    answers = MeanAnswers(teachers, data.Unlabelled(x), batch_size=16).fill()
     logits, features, traces = answers.all_means()
     for estimator in (cka.EnergyOwnership(), cka.ClassConditionalOwnership(cka.LabelSpace(teachers)),
                       ownership.MomentOwnership(cka.LabelSpace(teachers))):
-        more = [traces] if getattr(estimator, "takes_traces", False) else []
+        more = [traces] if isinstance(estimator, ownership.MomentOwnership) else []
         estimator.fit(logits, features, *more)
         here = estimator(logits, features, *more)
         with simulated_card():

@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 import cka_nb as cka
-from cka_nb.asking import LARGEST, AnswerCache
+from cka_nb.asking import LARGEST
+from cka_nb.asking import MeanAnswers
 from cka_nb.beliefs import Beliefs, believe, figures_of, summary_of, swallowing
 from cka_nb.data import Unlabelled
 from cka_nb.inspection import as_lines, inspected, sizes_of, write_inspection
@@ -82,7 +83,7 @@ class Tempting:
 def test_what_is_believed_is_what_amalgamation_would_believe(teachers):
     images, space = pictures(120), LabelSpace(teachers)
     found = cka.inspect(teachers, Tempting(images), views=3, device="cpu")
-    answers = AnswerCache(teachers, Unlabelled(images), views=3, augment=cka.random_affine).fill()
+    answers = MeanAnswers(teachers, Unlabelled(images), views=3, augment=cka.random_affine).fill()
     its = believe(cka.MomentOwnership(space), answers, space, True)
     assert list(found["belief"]["counts"].values()) == torch.bincount(
         its.posterior.argmax(1), minlength=4).tolist()
@@ -210,7 +211,7 @@ def test_any_names_can_be_shown(tmp_path):
     page = write_inspection(tmp_path / "look", found, "cka_nb inspect").read_text()
     assert "<script" not in page and "&lt;b&gt;$" in page and "{{ 7 * 7 }}" in page
     lines = as_lines(found.report)
-    answers = AnswerCache(strange, Unlabelled(pictures(64)), views=1, augment=cka.random_affine).fill()
+    answers = MeanAnswers(strange, Unlabelled(pictures(64)), views=1, augment=cka.random_affine).fill()
     space = LabelSpace(strange)
     its = believe(cka.EnergyOwnership(), answers, space, True)
     lines += summary_of(space, answers.all_means(), its, answers.images)

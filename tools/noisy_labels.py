@@ -23,7 +23,8 @@ from cka_nb.experiments import make_student, make_teachers
 from cka_nb.ownership import MomentOwnership, balancing
 from cka_nb.soft_targets import concatenated, mixture
 from cka_nb.teachers import LabelSpace
-from cka_nb.loop import engine_for, fit
+from cka_nb.processes import engine_for
+from cka_nb.loop import fit
 
 SETTING, _, SEEDS = FAMILIES["natural"]
 LR, WEIGHT_DECAY = 2e-3, 1e-2  # as amalgamate's

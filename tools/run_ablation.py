@@ -16,15 +16,9 @@ from pathlib import Path
 import torch
 
 from cka_nb.core import versions, write_json
-from cka_nb.experiments import (
-    NATURAL_OBJECTIVES,
-    NATURAL_SETTINGS,
-    OBJECTIVES,
-    SETTINGS,
-    compare,
-    run_seed,
-    summary,
-)
+from cka_nb.experiments import NATURAL_OBJECTIVES, NATURAL_SETTINGS, SETTINGS, compare, run_seed
+from cka_nb.experiments import summary
+from cka_nb.commands import OBJECTIVES
 from cka_nb.objective import ContrastiveAmalgamation
 
 OUT = Path("results/ablation.json")

@@ -15,7 +15,8 @@ import torch
 
 from cka_nb.core import write_json
 from cka_nb.experiments import LARGE_SETTINGS, MORE_OBJECTIVES, NATURAL_OBJECTIVES
-from cka_nb.experiments import NATURAL_SETTINGS, OBJECTIVES, SETTINGS, report, result_of, run_seed
+from cka_nb.experiments import NATURAL_SETTINGS, SETTINGS, report, result_of, run_seed
+from cka_nb.commands import OBJECTIVES
 
 
 def rows_of(name, setting):
