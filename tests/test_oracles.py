@@ -8,7 +8,7 @@ import torch
 from pytorch_metric_learning.losses import NTXentLoss, SupConLoss
 
 from cka_nb import inter_model_loss, intra_model_loss
-from cka_nb.benchmark import peaks
+from cka_nb.memory import peaks
 
 
 @pytest.mark.parametrize("temperature", [0.07, 0.5])

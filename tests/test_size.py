@@ -13,7 +13,7 @@ GIB = 2**30
 CODE = """
 import json, sys
 from card import simulated_card
-from cka_nb.benchmark import size_of
+from cka_nb.memory import size_of
 with simulated_card(memory=2 * 2**30) as card: # more raises an error
     found = size_of(int(sys.argv[1]), [3, 32, 32], 100, 512, 10, "cuda")
     print(json.dumps(found | dict(peak=card.peak, called=card.calls.total())))

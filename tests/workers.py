@@ -48,21 +48,19 @@ def amalgamated(steps_by_sgd=True, objective=None, **settings):
 
 def from_a_sample():
     """The same weights where beliefs are fitted to 40 of the 100 images."""
-    from cka_nb import training
-    with patch.object(training, "LARGEST", 40):
+    with patch("cka_nb.cache.LARGEST", 40):
         return amalgamated()[0]
 
 
 def seen_images(folder, **settings):
     """Which images this process shows to its student, step by step; rank, and files written."""
-    from cka_nb import loop
-    shown, share = [], loop.share
+    from cka_nb.training import Amalgamation
+    shown, inputs = [], Amalgamation.inputs
 
-    def watched(index):
-        if index.dtype == torch.int64:
-            shown.append(share(index).tolist())
-        return share(index)
-    with patch.object(loop, "share", watched):
+    def watched(task, batch):
+        shown.append(batch.index.tolist())
+        return inputs(task, batch)
+    with patch.object(Amalgamation, "inputs", watched):
         amalgamated(out=folder, **settings)
     return place()[0], shown, sorted(p.name for p in Path(folder).iterdir())
 
