@@ -25,11 +25,11 @@ from .teachers import Teacher, check_replaceable, fingerprint
 
 # %% ../nbs/17b_runs.ipynb #f8ab3a9c
 def check_free(
-    training: Training,
+    out: str|Path|None, # folder of the run
+    resume: bool, overwrite: bool,
     of_student: bool,   # the run makes a student, not a teacher
 ) -> None:
     "`ValueError`, and both ways on, if a finished run is in `out` and neither was asked for."
-    out, resume, overwrite = training.out, training.resume, training.overwrite
     if resume and overwrite:
         raise ValueError('resume=True goes on with the run in out, overwrite=True begins it anew: '
                          'choose one')
@@ -51,7 +51,7 @@ def check_out(training: Training, of_student: bool) -> None:
     "`ValueError` if the folder of a run cannot be written, or holds what must not be replaced."
     out = training.out
     if out is not None and not of_student: check_replaceable(out, 'teacher')
-    check_free(training, of_student)
+    check_free(out, training.resume, training.overwrite, of_student)
     check_folder(out)
     if out is None or not of_student: return
     check_folder(Path(out)/'student')
@@ -89,7 +89,8 @@ class Run:
         "Take the folder, and look what is there; `ValueError` if it is another run's."
         with ExitStack() as stack:
             stack.enter_context(alone_in(self.out))
-            check_free(self.training, self.of_student) # one may have ended meanwhile
+            check_free(self.out, self.training.resume, self.training.overwrite,
+                       self.of_student) # one may have ended meanwhile
             if self.keeps: self._look()
             if not self.finished: stack.enter_context(seeded(self.training.seed))
             self.leave = stack.pop_all()

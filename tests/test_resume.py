@@ -18,8 +18,7 @@ import torch
 from torch import nn
 
 import cka_nb as cka
-from cka_nb import training
-from cka_nb.data import view_of
+from cka_nb.training import Amalgamation
 
 CLASSES = (list("012"), list("34"))
 
@@ -40,11 +39,13 @@ def go(out, dies_in=None, images=None, student=None, **settings):
     teachers, its, space = parts()
     student = student or cka.Student(network(5), space, input_size=(1, 8, 8))
 
-    def view(x, index, seed, step, augment):
-        if step == dies_in:
+    inputs = Amalgamation.inputs
+
+    def dying(task, batch):
+        if batch.step == dies_in:
             raise KeyboardInterrupt
-        return view_of(x, index, seed, step, augment)
-    with patch.object(training, "view_of", view):
+        return inputs(task, batch)
+    with patch.object(Amalgamation, "inputs", dying):
         try:
             cka.amalgamate(teachers, student, its if images is None else images, out=out, **dict(
                 epochs=4, batch_size=16, views=1, device="cpu", resume=True, save_steps=2) | settings)
