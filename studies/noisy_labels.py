@@ -1,9 +1,9 @@
 """Methods against wrong labels, given our belief as labels: results/noisy_labels.json.
 
-usage: python tools/noisy_labels.py [SEED ...]     (default: all; goes on where it stopped)
+usage: python studies/noisy_labels.py [SEED ...]     (default: 100 101; goes on where it stopped)
 
-The setting of the natural trials (tools/tune.py), judged on its held-out images; no test image. All
-students start from the same weights and see the same images in the same order.
+The setting of the natural trials, judged on its held-out images; no test image. All students start
+from the same weights and see the same images in the same order, by the recipe of `amalgamate`.
 """
 
 import json
@@ -12,21 +12,18 @@ import sys
 from pathlib import Path
 
 import torch
-from torch import nn
-from tune import FAMILIES
 
 from cka_nb.asking import ask_all
 from cka_nb.core import seeded, versions, write_json
-from cka_nb.data import Unlabelled, random_crop_flip, uniform, view_of
+from cka_nb.data import Unlabelled, epoch_order, random_crop_flip, uniform, view_of
 from cka_nb.evaluation import answers_of, scores
-from cka_nb.experiments import make_student, make_teachers
+from cka_nb.loop import one_cycle
 from cka_nb.ownership import MomentOwnership, balancing
+from cka_nb.settings import TRIAL_SETTINGS, make_student, make_teachers
 from cka_nb.soft_targets import concatenated, mixture
 from cka_nb.teachers import LabelSpace
-from cka_nb.loop import engine_for, fit
 
-SETTING, _, SEEDS = FAMILIES["natural"]
-LR, WEIGHT_DECAY = 2e-3, 1e-2  # as amalgamate's
+SETTING, SEEDS = TRIAL_SETTINGS["natural"], range(100, 102)
 
 
 def cross_entropy(logits, target):
@@ -38,10 +35,16 @@ class Plain:
 
     def __init__(self, belief, students, steps):
         self.belief, self.students, self.steps = belief, students, steps
+        self.average = torch.full_like(belief, 1 / belief.shape[1])
 
-    def __call__(self, view, index, step):
-        return {"joint": cross_entropy(self.students[0](view(index)).logits,
-                                       self.belief[index]).mean()}
+    def ask(self, x):
+        return self.students[0](x).logits
+
+    def remember(self, index, said):
+        self.average[index] = 0.7 * self.average[index] + 0.3 * said.detach()
+
+    def __call__(self, x, index, step):
+        return cross_entropy(self.ask(x), self.belief[index]).mean()
 
 
 class Hard(Plain):
@@ -54,163 +57,150 @@ class Hard(Plain):
 class EarlyLearning(Plain):
     "Early-learning regularisation (Liu et al., 2020), weight 3, averages of momentum 0.7."
 
-    def __init__(self, belief, students, steps):
-        super().__init__(belief, students, steps)
-        self.average = torch.full_like(belief, 1 / belief.shape[1])
-
-    def __call__(self, view, index, step):
-        logits = self.students[0](view(index)).logits
+    def __call__(self, x, index, step):
+        logits = self.ask(x)
         said = logits.softmax(1).clamp(1e-4, 1 - 1e-4)
-        self.average[index] = 0.7 * self.average[index] + 0.3 * said.detach()
+        self.remember(index, said)
         agree = (said * self.average[index]).sum(1).clamp(max=1 - 1e-4)
-        return {"joint": cross_entropy(logits, self.belief[index]).mean(),
-                "early": 3 * (1 - agree).log().mean()}
+        return cross_entropy(logits, self.belief[index]).mean() + 3 * (1 - agree).log().mean()
 
 
 class Mixup(Plain):
     "Mixup (Zhang et al., 2018): images and beliefs mixed in pairs, shares from Beta(0.4, 0.4)."
 
-    def __call__(self, view, index, step):
+    def __call__(self, x, index, step):
         with seeded(step):
             share = torch.distributions.Beta(0.4, 0.4).sample((len(index), 1))
             other = torch.randperm(len(index))
-        x, q, part = view(index), self.belief[index], share[:, :, None, None]
-        logits = self.students[0](part * x + (1 - part) * x[other]).logits
-        return {"joint": cross_entropy(logits, share * q + (1 - share) * q[other]).mean()}
+        q, part = self.belief[index], share[:, :, None, None]
+        logits = self.ask(part * x + (1 - part) * x[other])
+        return cross_entropy(logits, share * q + (1 - share) * q[other]).mean()
 
 
-class CoTeaching(Plain):
+class CoTeaching(Hard):
     """Co-teaching (Han et al., 2018): two students, each learns from the images whose hard label
     costs the other least; the share left out grows over half of training to the belief's doubt."""
 
     def __init__(self, belief, students, steps):
-        super().__init__(torch.eye(belief.shape[1])[belief.argmax(1)], students, steps)
+        super().__init__(belief, students, steps)
         self.doubt = 1 - belief.amax(1).mean().item()
 
-    def __call__(self, view, index, step):
-        x = view(index)
+    def __call__(self, x, index, step):
         losses = [cross_entropy(s(x).logits, self.belief[index]) for s in self.students]
         kept = round(len(index) * (1 - self.doubt * min(1, 2 * step / self.steps)))
         small = [loss.detach().argsort()[:kept] for loss in losses]
-        return {"first": losses[0][small[1]].mean(), "second": losses[1][small[0]].mean()}
+        return losses[0][small[1]].mean() + losses[1][small[0]].mean()
 
 
 class Consistency(Plain):
     "The belief, made from weak views, as the target of a strong one (after Sohn et al., 2020)."
 
-    def __call__(self, view, index, step):
-        x = view(index)
+    def __call__(self, x, index, step):
         u = uniform(index, 1, step, 5)[:, :, None, None]
         x = (x - 0.5) * (0.5 + u[:, :1]) + 0.5 + 0.4 * (u[:, 1:2] - 0.5)  # contrast, brightness
-        side = x.shape[2]
-        at = (u[:, 2:4] * side).long()
-        rows, columns = torch.arange(side)[:, None], torch.arange(side)[None]
-        hole = ((rows - at[:, :1]).abs() < side / 6) & ((columns - at[:, 1:]).abs() < side / 6)
-        x = torch.where(hole, torch.full_like(x, 0.5), x).clamp(0, 1)
-        return {"joint": cross_entropy(self.students[0](x).logits, self.belief[index]).mean()}
+        rows, at = torch.arange(x.shape[2]), (u[:, 2:4] * x.shape[2]).long()
+        near = [(place - at[:, k:k + 1]).abs() < x.shape[2] / 6
+                for k, place in enumerate((rows[:, None], rows[None]))]
+        x = torch.where(near[0] & near[1], torch.full_like(x, 0.5), x).clamp(0, 1)
+        return super().__call__(x, index, step)
 
 
 class SelfTraining(Plain):
     "From 40 % of training on, the belief times the student's averaged own, balanced as before."
 
-    def __init__(self, belief, students, steps):
-        super().__init__(belief.clone(), students, steps)
-        self.start, self.average = belief, torch.full_like(belief, 1 / belief.shape[1])
-        self.every = len(belief) // SETTING.batch_size
-
-    def __call__(self, view, index, step):
-        logits = self.students[0](view(index)).logits
-        self.average[index] = 0.7 * self.average[index] + 0.3 * logits.detach().softmax(1)
-        if step > 0.4 * self.steps and step % self.every == 0:
+    def __call__(self, x, index, step):
+        if step == 0:
+            self.start = self.belief
+        logits = self.ask(x)
+        self.remember(index, logits.softmax(1))
+        if step > 0.4 * self.steps and step % (len(self.belief) // SETTING.batch_size) == 0:
             score = self.start.clamp_min(1e-6).log() + self.average.clamp_min(1e-4).log()
             self.belief = (score + balancing(score, 0.5)).softmax(1)
-        return {"joint": cross_entropy(logits, self.belief[index]).mean()}
+        return cross_entropy(logits, self.belief[index]).mean()
 
 
-class Concatenation(Plain):
-    "One softmax over the teachers' averaged logits as target, instead of our belief."
+METHODS = {  # row -> method, and what it is given where that is not our belief
+    "belief": (Plain, ""), "its argmax": (Hard, ""),
+    "early-learning regularisation": (EarlyLearning, ""), "mixup": (Mixup, ""), "co-teaching": (CoTeaching, ""), "strong views": (Consistency, ""),
+    "self-training": (SelfTraining, ""),
+    "concatenation": (Plain, "One softmax over the teachers' averaged logits as target."),
+    "concatenation, self-training": (SelfTraining, "Self-training from the concatenation."),
+    "owner known": (Plain, "A bound: labels say who owns an image; only the owner is asked."),
+    "labels": (Hard, "The upper reference: labels.")}
 
 
-class PoorSelfTraining(SelfTraining):
-    "Self-training that starts from the concatenation."
+def beliefs_of(teachers, space, train, seed):
+    "The target of each method, and the true classes."
+    place = torch.tensor([space.classes.index(c) for c in train.classes])[train.labels]
+    answers = logits, *_ = ask_all(teachers, Unlabelled(train.images), "cpu", 64, 8,
+                                   SETTING.augment, seed)
+    ownership = MomentOwnership(space)
+    ownership.fit(*answers)
+    knows = torch.zeros(len(teachers), len(space.classes))
+    for row, columns in zip(knows, space.columns):
+        row[columns] = 1
+    known = mixture(logits, knows[:, place].T, space.columns)
+    whole = concatenated(logits, space.columns)
+    others = {"labels": torch.eye(len(space.classes))[place], "concatenation": whole,
+              "concatenation, self-training": whole,
+              "owner known": known / known.sum(1, keepdim=True)}
+    return dict.fromkeys(METHODS, ownership.posterior(*answers)) | others, place
 
 
-class OwnerKnown(Plain):
-    "A bound: labels say who owns an image, and only the owner is asked."
-
-
-class Labels(Hard):
-    "The upper reference: labels."
-
-
-METHODS = {"belief": Plain, "its argmax": Hard, "early-learning regularisation": EarlyLearning,
-           "mixup": Mixup, "co-teaching": CoTeaching, "strong views": Consistency,
-           "self-training": SelfTraining, "concatenation": Concatenation,
-           "concatenation, self-training": PoorSelfTraining, "owner known": OwnerKnown,
-           "labels": Labels}
+def learn(method, belief, students, images, seed):
+    "Train the students in place."
+    per_epoch = len(images) // SETTING.batch_size
+    steps = per_epoch * SETTING.epochs
+    loss_of = method(belief, students, steps)
+    weights = [p for s in students for p in s.train().parameters()]
+    optimiser = torch.optim.AdamW(weights, lr=2e-3, weight_decay=1e-2, fused=True)
+    for step in range(steps):
+        epoch, k = divmod(step, per_epoch)
+        order = epoch_order(len(images), seed, epoch)
+        index = order[k * SETTING.batch_size:][:SETTING.batch_size]
+        optimiser.param_groups[0]["lr"] = 2e-3 * one_cycle(step, steps)
+        optimiser.zero_grad()
+        x = view_of(images.batch(index), index, seed, step, random_crop_flip)
+        loss_of(x, index, step).backward()
+        optimiser.step()
 
 
 def one_seed(seed, path):
     rows = json.loads(path.read_text()) if path.is_file() else {}
     if rows.keys() >= METHODS.keys():
-        return rows
+        return
     train, held_out, _ = SETTING.data(seed)
-    teachers = make_teachers(SETTING, train, seed)
-    space, images = LabelSpace(teachers), Unlabelled(train.images)
-    place = torch.tensor([space.classes.index(c) for c in train.classes])
-    answers = logits, *_ = ask_all(teachers, images, "cpu", 64, 8, SETTING.augment, seed)
-    ownership = MomentOwnership(space)
-    ownership.fit(*answers)
-    beliefs = {"labels": torch.eye(len(place))[place[train.labels]],
-               "concatenation": concatenated(logits, space.columns)}
-    beliefs["concatenation, self-training"] = beliefs["concatenation"]
-    knows = torch.zeros(len(teachers), len(place))
-    for row, columns in zip(knows, space.columns):
-        row[columns] = 1
-    known = mixture(logits, knows[:, place[train.labels]].T, space.columns)
-    beliefs["owner known"] = known / known.sum(1, keepdim=True)
-    steps = SETTING.epochs * (len(train) // SETTING.batch_size)
-    for name, method in METHODS.items():
-        if name in rows:
-            continue
-        students = [make_student(SETTING, space, train.images, s).train()
+    teachers = make_teachers(SETTING, train, seed, device="cpu")
+    space = LabelSpace(teachers)
+    beliefs, place = beliefs_of(teachers, space, train, seed)
+    for name in [name for name in METHODS if name not in rows]:
+        students = [make_student(SETTING, space, train.images, s)
                     for s in ((seed, seed + 1) if name == "co-teaching" else (seed,))]
-        belief = beliefs.get(name, ownership.posterior(*answers))
-        learn = method(belief, students, steps)
-
-        def parts(prepared, x, index, whole, step, epoch, learn=learn):
-            show = lambda i: view_of(images.batch(i), i, seed, step, random_crop_flip)
-            return learn(show, index, step), {}
-
-        with seeded(seed):
-            fit(engine_for("cpu", "no"), nn.ModuleList(students), parts, images, seed,
-                SETTING.epochs, SETTING.batch_size, LR, WEIGHT_DECAY, name)
+        learn(METHODS[name][0], beliefs[name], students, Unlabelled(train.images), seed)
         held, seen = (scores(answers_of(students[0].eval(), d)) for d in (held_out, train))
-        right = (belief.argmax(1) == place[train.labels]).float().mean().item()
+        right = (beliefs[name].argmax(1) == place).float().mean().item()
         rows[name] = {"held_out": held["joint"], "training_images": seen["joint"],
                       "owner": held["owner"], "ece": held["ece"], "target_right": right}
         write_json(path, rows)
         print(seed, name, rows[name], flush=True)
-    return rows
 
 
 def main(*seeds):
-    paths = {seed: Path(f"runs/noisy_labels/{seed}.json") for seed in SEEDS}
+    paths = [Path(f"runs/noisy_labels/{seed}.json") for seed in SEEDS]
     for seed in map(int, seeds or SEEDS):
-        one_seed(seed, paths[seed])
-    if not all(path.is_file() for path in paths.values()):
+        one_seed(seed, Path(f"runs/noisy_labels/{seed}.json"))
+    per_seed = [json.loads(path.read_text()) for path in paths if path.is_file()]
+    if len(per_seed) < len(SEEDS) or not all(rows.keys() >= METHODS.keys() for rows in per_seed):
         return
-    per_seed = [json.loads(path.read_text()) for path in paths.values()]
-    if not all(rows.keys() >= METHODS.keys() for rows in per_seed):
-        return
+    what = lambda name: METHODS[name][1] or " ".join(METHODS[name][0].__doc__.split())
     write_json("results/noisy_labels.json", {
         "what": "methods against wrong labels, given our belief as labels; joint accuracy on "
                 "held-out images, and on training images, whose labels no student saw",
         "about": SETTING.about, "epochs": SETTING.epochs, "seeds": list(SEEDS), "device": "cpu",
-        "command": "python tools/noisy_labels.py", "versions": versions(),
-        "rows": [{"name": name, "what": " ".join((method.__doc__ or "").split()),
-                  **{k: statistics.mean(rows[name][k] for rows in per_seed)
-                     for k in per_seed[0][name]}} for name, method in METHODS.items()],
+        "command": "python studies/noisy_labels.py", "versions": versions(),
+        "rows": [{"name": name, "what": what(name), **{
+            k: statistics.mean(rows[name][k] for rows in per_seed) for k in per_seed[0][name]}}
+                 for name in METHODS],
         "per_seed": {name: [rows[name] for rows in per_seed] for name in METHODS}})
 
 
