@@ -27,7 +27,7 @@ from .costs import some_images, some_teachers, step_of, step_table
 from .data import ImageFiles, Unlabelled, digits, numbered_batches, random_crop_flip
 from .data import view_of
 from .evaluation import evaluate
-from .experiments import stored_result
+from .comparison import stored_result
 from .memory import LOSSES, contrast_table, size_table, teachers_table
 from .models import SmallResNet, SmallVGG, build_backbone
 from .ownership import ClassConditionalOwnership, MomentOwnership

@@ -20,6 +20,7 @@ from .commands import student_from_folders, teacher_from_folder, unwritten
 from .core import as_text, printable, read_json, versions
 from .data import ImageFiles, Unlabelled
 from .demo import demo
+from .experiments import experiment
 from .inspection import as_lines, check_inspection, inspected, write_inspection
 from .processes import place
 from .deployment import export, predict_files
@@ -243,6 +244,8 @@ def _benchmark(a, command):
     failed = benchmark(_folder(a.out), a.repeats, a.small, a.device, a.parts, a.minutes)['failed']
     if failed: raise ValueError(f'{len(failed)} failed: {", ".join(failed)}; the others are written')
 
+def _experiment(a, command): experiment(a.name, a.seeds, a.out, a.device)
+
 def _export(a, command):
     worst = export(read_student(a.student), a.out, a.size)
     print(f'{a.out}: differs from PyTorch by at most {worst:.0e} of the largest output')
@@ -408,6 +411,18 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument('--out', type=Path, required=True, metavar='FILE', help='*.onnx or *.pt2')
     run.add_argument('--size', type=_size, metavar='SIZE',
                      help='of its images (default: the student\'s own)')
+
+    run = command('experiment', _experiment, 'a result of this package, made again from its seeds',
+                  'Without NAME: list the experiments, their seeds and roughly how long one takes.\n'
+                  'With it: run the seeds and write the result. Rows are kept in runs/experiment, and\n'
+                  'the command goes on where it stopped; two seeds may run at once. A result of more\n'
+                  'seeds is not replaced.',
+                  'cka_nb experiment digits_four 0 1')
+    run.add_argument('name', nargs='?', metavar='NAME', help='of the list')
+    run.add_argument('seeds', nargs='*', type=_seed, metavar='SEED', help='(default: all)')
+    run.add_argument('--out', type=Path, default=Path('results'), metavar='DIR',
+                     help='folder of the result (default: results)')
+    _device(run)
 
     run = command('benchmark', _benchmark, 'what amalgamation costs on this machine, in ratios',
                   'Time, side by side and in turn: steps of CKA, CFL and KD, with and without kept\n'

@@ -11,10 +11,11 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from .comparison import plot_accuracies, report, result_of, table_cells
 from .core import seeded, write_json
-from .experiments import SETTINGS, make_student, plot_accuracies, report, result_of, run_seed
-from .experiments import table_cells
+from .experiments import run_seed
 from .report import embedded, plot_common_space, plot_confusion, plot_examples, write_report
+from .settings import SETTINGS, make_student
 from .teachers import LabelSpace
 from .training import plot_history
 

@@ -35,7 +35,7 @@ def train_briefly():
         defaults = list(function.__defaults__)
         defaults[names.index("epochs") - (len(names) - len(defaults))] = MOST
         function.__defaults__ = tuple(defaults)
-    from cka_nb.experiments import SETTINGS
+    from cka_nb.settings import SETTINGS
     for setting in SETTINGS.values():
         object.__setattr__(setting, "epochs", MOST)  # it is frozen
 

@@ -301,7 +301,7 @@ def test_the_same_run_with_the_oldest_versions(tmp_path, undisturbed):
     oldest = ROOT / ".venv-colab" / "bin" / "python"
     program = ("import kills, sys, warnings; warnings.simplefilter('ignore'); "
                f"kills.amalgamated({str(tmp_path / 'run')!r}, '{os.devnull}', {SAVE})")
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "tools")])
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     subprocess.run([oldest, "-c", program], check=True, env=os.environ | {"PYTHONPATH": paths})
     for its, ours in zip(outcome(tmp_path / "run")[1], undisturbed(1)[1], strict=True):
         assert its["loss"] == pytest.approx(ours["loss"], rel=1e-5)

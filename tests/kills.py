@@ -1,6 +1,6 @@
 """Runs that are killed at random moments, resumed until they are done: results/kills.json.
 
-usage: python tools/kills.py [KILLS] [SEED]     (default: 100 kills, seed 0)
+usage: python tests/kills.py [KILLS] [SEED]     (default: 100 kills, seed 0)
 
 A small amalgamation (batch norms, dropout, a running mean of the weights, contrast) runs on one
 process and on two, and is killed by SIGKILL: in a random step, at a random operation on the disk
@@ -245,6 +245,6 @@ if __name__ == "__main__":
     begun = time.time()
     rows = campaign(kills, seed)
     write_json(Path(__file__).resolve().parent.parent / "results" / "kills.json", {
-        "command": f"python tools/kills.py {kills} {seed}", "seed": seed, "steps_per_run": STEPS,
+        "command": f"python tests/kills.py {kills} {seed}", "seed": seed, "steps_per_run": STEPS,
         "device": "cpu", "versions": versions(), "seconds": round(time.time() - begun), "rows": rows})
     print(json.dumps(rows, indent=1))

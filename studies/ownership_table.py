@@ -1,6 +1,6 @@
-"""Ownership estimators as detectors, on training images whose labels only judge: results/ownership.json.
+"""Ownership estimators as detectors, on training images whose labels judge: results/ownership.json.
 
-usage: python tools/ownership_table.py [SETTING ...]     (default: every setting of TABLE)
+usage: python studies/ownership_table.py [SETTING ...]     (default: every setting of TABLE)
 
 A table per setting: how often the right owner has the highest ownership, AUROC of own against
 foreign images (mean over teachers), calibration of the ownership, and, where an estimator believes
@@ -25,14 +25,9 @@ from cka_nb.baselines import owned_distillation
 from cka_nb.core import unit_rows, versions, write_json
 from cka_nb.data import Unlabelled
 from cka_nb.evaluation import calibration_error, evaluate
-from cka_nb.experiments import NATURAL_SETTINGS, SETTINGS, make_student, make_teachers
-from cka_nb.ownership import (
-    ClassConditionalOwnership,
-    EnergyOwnership,
-    MomentOwnership,
-    balancing,
-    energy,
-)
+from cka_nb.ownership import ClassConditionalOwnership, EnergyOwnership, MomentOwnership
+from cka_nb.ownership import balancing, energy
+from cka_nb.settings import NATURAL_SETTINGS, SETTINGS, make_student, make_teachers
 from cka_nb.soft_targets import concatenated
 from cka_nb.teachers import LabelSpace
 from cka_nb.training import amalgamate
@@ -214,8 +209,9 @@ def main(*names):
             "what": "ownership estimators on training images (labels only judge); students: joint "
                     "accuracy of kd_owned on held-out images, eight views",
             "rows are": "estimator | views averaged | situation",
-            "with_labels is": " ".join(labelled_probe.__doc__.split()) + " Three folds.", "estimators": about,
-            "command": "python tools/ownership_table.py", "versions": versions(),
+            "with_labels is": " ".join(labelled_probe.__doc__.split()) + " Three folds.",
+            "estimators": about,
+            "command": "python studies/ownership_table.py", "versions": versions(),
             "settings": kept})
 
 

@@ -1,6 +1,6 @@
 """Networks of three libraries as teachers, random weights: results/architectures.json.
 
-usage: python tools/architectures.py [NAME ...]      (default: all of them)
+usage: python tests/architectures.py [NAME ...]      (default: all of them)
 
 For each: which layer is the head and how wide its input is, whether the head of the features gives
 the logits bit for bit, whether a saved teacher loads by itself; or the refusal, where there is one.
@@ -105,7 +105,7 @@ def main(*names):
     if not names:
         write_json(Path("results/architectures.json"), {
             "what": "networks of random weights as teachers", "rows": rows,
-            "command": "python tools/architectures.py",
+            "command": "python tests/architectures.py",
             "versions": versions() | {"timm": timm.__version__,
                                       "transformers": transformers.__version__}})
 

@@ -1,6 +1,6 @@
 """What one student costs against the teachers it replaces: results/cost.json.
 
-usage: python tools/cost.py
+usage: python studies/cost.py
 
 Parameters; multiply-adds of one image, counted by torch; milliseconds for 1 and for 64 images on
 this machine's CPU, one thread, medians of alternating repetitions; and the memory that a fresh
@@ -9,17 +9,18 @@ do not matter here. Besides our settings, ResNets of a size that is in use.
 """
 
 import multiprocessing
+import re
 import statistics
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from cka_nb.benchmark import _high_water
 from cka_nb.core import versions, write_json
-from cka_nb.experiments import NATURAL_SETTINGS, SETTINGS, make_student
 from cka_nb.models import build_backbone
+from cka_nb.settings import NATURAL_SETTINGS, SETTINGS, make_student
 from cka_nb.student import Student
 from cka_nb.teachers import LabelSpace, Teacher
 
@@ -65,14 +66,20 @@ def student_of(name, setting, classes):
     return make_student(setting, classes, torch.rand(1, *SHAPES[name]), 0).eval()
 
 
+def most_held():
+    "Bytes that this process has held at most; Linux says it."
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) * 1024
+
+
 def megabytes(name, setting, who):
     """What a fresh process needs above its imports; to be called in one."""
     ask([build_backbone("resnet_small", 2)], torch.rand(2, 3, 16, 16))  # PyTorch's own start
-    classes, before = [c for _, its in setting.teachers.values() for c in its], _high_water()
+    classes, before = [c for _, its in setting.teachers.values() for c in its], most_held()
     models = (teachers_of(name, setting) if who == "teachers" else
               [student_of(name, setting, list(dict.fromkeys(classes)))])
     ask(models, torch.rand(64, *SHAPES[name]))
-    return (_high_water() - before) / 1e6
+    return (most_held() - before) / 1e6
 
 
 def main():
@@ -96,7 +103,7 @@ def main():
         print(name, found[name], flush=True)
     write_json("results/cost.json", {
         "what": "all teachers of a setting, asked one after another, and its student",
-        "command": "python tools/cost.py", "device": "cpu, one thread", "versions": versions(),
+        "command": "python studies/cost.py", "device": "cpu, one thread", "versions": versions(),
         "settings": found})
 
 

@@ -1,0 +1,84 @@
+"""The chapters' code broken on purpose: a check of the chapter must notice each breakage.
+
+breakages.txt lists them: a line names the chapter, the next ones `kind: what is broken`, and below
+each one `text that stands once in exported cells ==> new text`. With `--flags slow` every breakage
+is made in a copy of the notebook, which then has to fail; `-k 07_soft_targets-03` runs one.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+RUNNER = Path(sys.executable).with_name("nbdev-test")
+ENV = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
+
+
+def breakages():
+    """breakages.txt as {chapter: [(kind, what is broken, [(old, new)])]}."""
+    chapters = {}
+    for line in (Path(__file__).parent / "breakages.txt").read_text("utf-8").splitlines():
+        if line.startswith("    "):
+            entries[-1][2].append(line.strip().replace("\\n", "\n").split(" ==> "))
+        elif line.startswith("  "):
+            entries.append((*line.strip().split(": ", 1), []))
+        else:
+            entries = chapters.setdefault(line, [])
+    return chapters
+
+
+BREAKAGES = breakages()
+
+
+def broken(chapter, changes):
+    """The chapter as JSON with these changes; ValueError unless each text is found exactly once."""
+    notebook = json.loads((ROOT / "nbs" / f"{chapter}.ipynb").read_text(encoding="utf-8"))
+    for cell in notebook["cells"]:
+        cell["source"] = "".join(cell["source"])
+    exported = [c for c in notebook["cells"] if c["source"].startswith("#| export")]
+    for old, new in changes:
+        count = sum(c["source"].count(old) for c in exported)
+        if count != 1:
+            raise ValueError(f"{chapter}: {old!r} stands {count} times in the exported cells")
+        for cell in exported:
+            cell["source"] = cell["source"].replace(old, new)
+    return json.dumps(notebook)
+
+
+def failure(chapter, text, folder):
+    """Run this notebook in the folder: its error and the statement, or None."""
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    path = folder / f"{chapter}.ipynb"
+    path.write_text(text, encoding="utf-8")
+    run = subprocess.run([RUNNER, path], cwd=folder, env=os.environ | ENV, capture_output=True,
+                         text=True)
+    if run.returncode == 0 and "Success." in run.stdout.splitlines():
+        return None
+    error = re.search(r"^(\w+) in .*\.ipynb:", run.stderr, re.M)
+    line = re.search(r'^  File "<ipython-input.*\n(.*)', run.stderr, re.M)
+    if not error or not line or error[1] in ("SyntaxError", "NameError", "ImportError"):
+        raise RuntimeError(f"{chapter}: the breakage itself does not run\n{run.stdout}{run.stderr}")
+    return f"{error[1]}: {line[1].split('  # ')[0].strip()}"
+
+
+@pytest.mark.parametrize("chapter", BREAKAGES)
+def test_what_is_broken_on_purpose_stands_in_the_chapter_once(chapter):
+    for _, _, changes in BREAKAGES[chapter]:
+        assert changes
+        broken(chapter, changes)  # raises where a text is gone
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chapter, kind, what, changes", [
+    pytest.param(chapter, *entry, id=f"{chapter}-{number:02}")
+    for chapter, entries in BREAKAGES.items() for number, entry in enumerate(entries, 1)])
+def test_a_check_of_the_chapter_notices(chapter, kind, what, changes, tmp_path):
+    caught = failure(chapter, broken(chapter, changes), tmp_path)
+    assert caught, f"no check of {chapter} notices: {what} ({kind})"
+    print(f"| {chapter} | {kind} | {what} | `{caught}` |")
