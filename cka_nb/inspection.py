@@ -20,7 +20,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from .asking import LARGEST, ask_all, sample_of
 from .asking import MeanAnswers
-from .beliefs import believe, figures_of, swallowing
+from .beliefs import believe
+from .diagnostics import figures_of, swallowing
 from .core import as_text, device_for, placed, printable, read_json, seeded, versions
 from .core import write_json
 from .data import BeyondRange, ImageFiles, Unlabelled, epoch_order, image_of, random_affine

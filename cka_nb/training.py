@@ -17,7 +17,8 @@ from torch.utils.data import Dataset, Subset
 
 from .asking import Views, account_of
 from .beliefs import Beliefs, OwnershipEstimator, believe, beliefs_of, check_estimator
-from .beliefs import summary_of, tensors_of
+from .diagnostics import summary_of
+from .beliefs import tensors_of
 from .cache import Asking
 from .checkpoints import noting_signals
 from .core import evaluating, one_device, read_json, seeded, to_device, versions

@@ -17,7 +17,8 @@ from torch.utils.data import DataLoader
 import cka_nb as cka
 from cka_nb.asking import LARGEST
 from cka_nb.asking import MeanAnswers
-from cka_nb.beliefs import Beliefs, believe, figures_of, summary_of, swallowing
+from cka_nb.beliefs import Beliefs, believe
+from cka_nb.diagnostics import figures_of, summary_of, swallowing
 from cka_nb.data import Unlabelled
 from cka_nb.inspection import as_lines, inspected, sizes_of, write_inspection
 from cka_nb.teachers import LabelSpace, fingerprint
