@@ -7,24 +7,29 @@ from importlib.metadata import PackageNotFoundError, version
 from cka_nb.alignment import alignment_loss, mmd_loss, pointwise_loss, relational_loss
 from cka_nb.baselines import (
     CommonFeatureLearning, joint_distillation, owned_distillation, task_distillation,
-    unified_distillation,
-)
+    unified_distillation)
+from cka_nb.calibration import calibrate
 from cka_nb.checkpoints import Stopped
+from cka_nb.classes import LabelSpace
 from cka_nb.contrast import inter_model_loss, intra_model_loss
-from cka_nb.data import (
-    ClassSubset, ImageFiles, TensorImages, digits, random_affine, random_crop_flip,
-)
+from cka_nb.data import TensorImages, random_affine, random_crop_flip
 from cka_nb.deployment import export
-from cka_nb.evaluation import calibrate, evaluate
+from cka_nb.evaluation import evaluate
+from cka_nb.image_files import ImageFiles
 from cka_nb.inspection import inspect
-from cka_nb.models import Preprocess, SmallResNet, SmallVGG, build_backbone
+from cka_nb.labels import ClassSubset, digits
+from cka_nb.models import SmallResNet, SmallVGG, build_backbone
+from cka_nb.networks import Output
 from cka_nb.objective import ContrastiveAmalgamation
-from cka_nb.ownership import ClassConditionalOwnership, EnergyOwnership, MomentOwnership
+from cka_nb.ownership import ClassConditionalOwnership, MomentOwnership
+from cka_nb.preprocess import Preprocess
+from cka_nb.saving import fingerprint
+from cka_nb.scores import EnergyOwnership
 from cka_nb.soft_targets import mixture, mixture_loss, soft_target_loss
 from cka_nb.student import Student
-from cka_nb.teachers import LabelSpace, Output, Teacher, fingerprint
-from cka_nb.training import amalgamate
+from cka_nb.teachers import Teacher
 from cka_nb.teaching import train_teacher
+from cka_nb.training import amalgamate
 
 try: __version__ = version("cka_nb")
 except PackageNotFoundError: __version__ = "0+unknown"  # a bare checkout; see settings.ini

@@ -18,11 +18,12 @@ from types import SimpleNamespace
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from cka_nb.core import versions, write_json
+from cka_nb.classes import LabelSpace
+from cka_nb.files import versions, write_json
 from cka_nb.models import build_backbone
 from cka_nb.settings import NATURAL_SETTINGS, SETTINGS, make_student
 from cka_nb.student import Student
-from cka_nb.teachers import LabelSpace, Teacher
+from cka_nb.teachers import Teacher
 
 RESNETS = {f"resnets_{count}": SimpleNamespace(teacher_width=16, teachers={
     f"{name}:{t}": (name, [f"{t}:{c}" for c in range(25)])

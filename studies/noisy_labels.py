@@ -14,14 +14,15 @@ from pathlib import Path
 import torch
 
 from cka_nb.asking import ask_all
-from cka_nb.core import seeded, versions, write_json
+from cka_nb.classes import LabelSpace
+from cka_nb.core import seeded
 from cka_nb.data import Unlabelled, epoch_order, random_crop_flip, uniform, view_of
 from cka_nb.evaluation import answers_of, scores
+from cka_nb.files import versions, write_json
 from cka_nb.loop import one_cycle
 from cka_nb.ownership import MomentOwnership, balancing
 from cka_nb.settings import TRIAL_SETTINGS, make_student, make_teachers
 from cka_nb.soft_targets import concatenated, mixture
-from cka_nb.teachers import LabelSpace
 
 SETTING, SEEDS = TRIAL_SETTINGS["natural"], range(100, 102)
 

@@ -22,14 +22,15 @@ from sklearn.preprocessing import StandardScaler
 
 from cka_nb.asking import ask_all
 from cka_nb.baselines import owned_distillation
-from cka_nb.core import unit_rows, versions, write_json
+from cka_nb.classes import LabelSpace
+from cka_nb.core import unit_rows
 from cka_nb.data import Unlabelled
 from cka_nb.evaluation import calibration_error, evaluate
-from cka_nb.ownership import ClassConditionalOwnership, EnergyOwnership, MomentOwnership
-from cka_nb.ownership import balancing, energy
+from cka_nb.files import versions, write_json
+from cka_nb.ownership import ClassConditionalOwnership, MomentOwnership, balancing
+from cka_nb.scores import EnergyOwnership, energy
 from cka_nb.settings import NATURAL_SETTINGS, SETTINGS, make_student, make_teachers
 from cka_nb.soft_targets import concatenated
-from cka_nb.teachers import LabelSpace
 from cka_nb.training import amalgamate
 
 OUT = Path("results/ownership.json")

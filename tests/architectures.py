@@ -17,9 +17,10 @@ import torchvision
 import transformers
 from transformers import AutoModelForImageClassification
 
-from cka_nb.core import versions, write_json
+from cka_nb.files import versions, write_json
 from cka_nb.models import build_backbone
-from cka_nb.teachers import Teacher, probe_images
+from cka_nb.networks import probe_images
+from cka_nb.teachers import Teacher
 
 TORCHVISION = {
     "alexnet": 64, "convnext_tiny": 64, "densenet121": 64, "efficientnet_b0": 64,

@@ -34,7 +34,7 @@ from torch import nn
 
 import cka_nb as cka
 from cka_nb.checkpoints import Checkpoints, read_whole
-from cka_nb.core import versions, write_json
+from cka_nb.files import versions, write_json
 
 STEPS, BATCH, IMAGES = 18, 16, 100  # three epochs of six steps
 CLASSES = (list("01234"), list("4567"), list("89"))

@@ -8,10 +8,10 @@ import pytest
 import torch
 from card import simulated_card
 
+from cka_nb.classes import LabelSpace
 from cka_nb.cli import main
 from cka_nb.data import Unlabelled
 from cka_nb.objective import ContrastiveAmalgamation
-from cka_nb.teachers import LabelSpace
 
 if simulation.skip_reason():
     pytest.skip(simulation.skip_reason(), allow_module_level=True)

@@ -21,7 +21,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
 import cka_nb as cka
-from cka_nb import baselines, core, data, ownership, training
+from cka_nb import baselines, core, data, devices, ownership, training
 from cka_nb.asking import MeanAnswers
 from cka_nb.contrast import in_blocks
 
@@ -134,7 +134,7 @@ def test_every_pair_of_options_runs(row, tmp_path):
     with simulated_card(capability=capability) as card, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         full = patch.object(torch.cuda, "mem_get_info", lambda device=None: (0, 2**34))
-        with full if kind == "not resident" else patch.object(core, "DEVICES", core.DEVICES):
+        with full if kind == "not resident" else patch.object(devices, "DEVICES", devices.DEVICES):
             history = cka.amalgamate(
                 teachers, student, images_of(kind, x, tmp_path / "images"), objective, epochs=1,
                 batch_size=16, ownership=estimator and estimator(cka.LabelSpace(teachers)), **row)
@@ -254,7 +254,7 @@ def test_models_go_home_when_a_run_fails():
             cka.amalgamate(teachers, student, x, augment=failing, views=0)
         assert devices(*teachers, student) == {"cpu"}
         halves = nn.Sequential(nn.Linear(2, 2).to("cuda"), nn.Linear(2, 2))  # of two devices
-        with core.placed(torch.device("cuda"), halves):
+        with devices.placed(torch.device("cuda"), halves):
             assert devices(halves) == {"cuda"}
         assert devices(halves[0]) == {"cuda"} and devices(halves[1]) == {"cpu"}
 
@@ -262,10 +262,10 @@ def test_models_go_home_when_a_run_fails():
 def test_a_visit_within_a_visit_moves_nothing():
     where = torch.device("cuda")
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))
-    with simulated_card() as card, core.placed(where, net):
+    with simulated_card() as card, devices.placed(where, net):
         at = [x.data_ptr() for x in net.state_dict().values()]
         card.clear()
-        with core.placed(where, net):
+        with devices.placed(where, net):
             assert net[0].weight.is_contiguous(memory_format=torch.channels_last)
         assert [x.data_ptr() for x in net.state_dict().values()] == at and not card.waited
     assert net[0].weight.is_contiguous() and devices(net) == {"cpu"}
@@ -304,7 +304,7 @@ def test_images_that_are_not_there_cost_no_wait(kind):
 def test_asking_waits_once_a_batch(views):
     teachers, _, x = parts()
     def of(count):
-        with simulated_card() as card, core.placed(torch.device("cuda"), *teachers):
+        with simulated_card() as card, devices.placed(torch.device("cuda"), *teachers):
             images = data.Unlabelled(x[:count])
             answers = MeanAnswers(teachers, images, views=views, augment=cka.random_affine,
                                   device=torch.device("cuda"), batch_size=8)
@@ -541,7 +541,7 @@ def test_a_run_on_the_cpu_leaves_the_seed_that_waits_for_the_card():
 def test_names_of_devices():
     with simulated_card():
         for name in (None, "cuda", "cuda:0", torch.device("cuda"), torch.device("cuda:0")):
-            assert core.device_for(name).type == "cuda", name
+            assert devices.device_for(name).type == "cuda", name
         assert len(go(device="cuda:0", epochs=1)[2]) == 4
         with pytest.raises(ValueError, match="'cuda:1' is not the GPU of this process: choose"):
             go(device="cuda:1")

@@ -16,8 +16,8 @@ from readme import PICTURES, readme
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = sorted(path for path in (ROOT / "nbs").glob("*.ipynb") if path.stem != "index")
 # they export nothing
-BARE = ("00_tour", "28_own_teachers", "29_one_gpu", "30_many_gpus",
-        "31_when_things_go_wrong", "32_results", "33_troubleshooting")
+BARE = ("00_tour", "60_own_teachers", "61_one_gpu", "62_many_gpus",
+        "63_when_things_go_wrong", "70_results", "71_troubleshooting")
 NUMBER = {path.stem[3:]: int(path.stem[:2]) for path in CHAPTERS if path.stem[:2].isdigit()}
 
 

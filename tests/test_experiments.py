@@ -11,8 +11,9 @@ import pytest
 
 from cka_nb.cli import main
 from cka_nb.comparison import stored_result
-from cka_nb.data import TensorImages, digits
+from cka_nb.data import TensorImages
 from cka_nb.experiments import EXPERIMENTS, experiment
+from cka_nb.labels import digits
 from cka_nb.settings import OBJECTIVES, PARTS
 
 pytestmark = [pytest.mark.filterwarnings("ignore:what the batch norms"),

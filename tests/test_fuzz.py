@@ -20,7 +20,7 @@ from PIL import Image
 
 import cka_nb as cka
 from cka_nb.cli import main
-from cka_nb.data import _plain
+from cka_nb.images import plain_image
 
 MODES = {"png": ["L", "RGB", "RGBA", "P", "I;16", "1", "LA"], "jpg": ["L", "RGB", "CMYK"],
          "gif": ["P"], "bmp": ["RGB", "L"], "tif": ["RGB", "CMYK", "L"], "webp": ["RGB", "RGBA"],
@@ -93,12 +93,12 @@ def pictures(tmp_path_factory):
 
 def expected(file):
     """What PIL itself makes of a file: its pixels at 8 x 8, or None."""
-    from cka_nb.data import _fitted
+    from cka_nb.image_files import fitted_image
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(file) as image:
-                return _fitted(_plain(image), (3, 8, 8))
+                return fitted_image(plain_image(image), (3, 8, 8))
     except Exception:
         return None
 

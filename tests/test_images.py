@@ -21,8 +21,9 @@ from torch.utils.data import (BatchSampler, ConcatDataset, DataLoader, Dataset, 
                               TensorDataset, get_worker_info, random_split)
 
 import cka_nb as cka
-from cka_nb.data import (ClassSubset, TensorImages, Unlabelled, as_image, numbered_batches, class_names_of,
-                         label_of, labelled, labels_of)
+from cka_nb.data import TensorImages, Unlabelled, numbered_batches
+from cka_nb.images import as_image
+from cka_nb.labels import ClassSubset, class_names_of, label_of, labelled, labels_of
 
 CPU = torch.device("cpu")
 
@@ -816,6 +817,6 @@ def test_pictures_of_a_kind_that_is_not_read_are_counted(tmp_path):
 
 
 def test_images_that_are_nearly_black_are_told():
-    from cka_nb.data import note_of_range
+    from cka_nb.images import note_of_range
     assert "divided by 255 twice" in note_of_range(0., 1 / 255)
     assert note_of_range(0., 0.) is None and note_of_range(0., .03) is None

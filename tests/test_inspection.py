@@ -15,13 +15,14 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 import cka_nb as cka
-from cka_nb.asking import LARGEST
-from cka_nb.asking import MeanAnswers
+from cka_nb.asking import LARGEST, MeanAnswers
 from cka_nb.beliefs import Beliefs, believe
-from cka_nb.diagnostics import figures_of, summary_of, swallowing
+from cka_nb.classes import LabelSpace
 from cka_nb.data import Unlabelled
-from cka_nb.inspection import as_lines, inspected, sizes_of, write_inspection
-from cka_nb.teachers import LabelSpace, fingerprint
+from cka_nb.diagnostics import figures_of, summary_of, swallowing
+from cka_nb.heap import sizes_of
+from cka_nb.inspection import as_lines, inspected, write_inspection
+from cka_nb.saving import fingerprint
 
 CLASSES = list("abcd")
 PATTERN = (torch.rand(4, 3, 4, 4, generator=torch.Generator().manual_seed(1)) > .5).float()

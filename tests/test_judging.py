@@ -20,15 +20,15 @@ from PIL import Image
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorDataset
 
 import cka_nb as cka
+from cka_nb.calibration import best_temperature
 from cka_nb.cli import main
-from cka_nb.commands import cut, read_teachers, unwritten, written
-from cka_nb.data import class_names_of
 from cka_nb.deployment import predict_files
-from cka_nb.evaluation import answers_of, best_temperature, calibration_error, check_known
+from cka_nb.evaluation import answers_of, calibration_error, check_known
+from cka_nb.folders import cut, read_teachers, unwritten, written
+from cka_nb.labels import class_names_of
 from cka_nb.report import (
     _fonts_for, numbered, plot_common_space, plot_confusion, plot_examples, plot_predicted,
-    write_report,
-)
+    write_report)
 from cka_nb.settings import SETTINGS
 from cka_nb.student import picture_batches
 

@@ -33,8 +33,10 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import cka_nb as cka
+from cka_nb.classes import made_up_names, near_names
 from cka_nb.models import build_backbone, image_channels
-from cka_nb.teachers import architecture_of, made_up_names, near_names, own_copy, usual_sizes
+from cka_nb.networks import own_copy, usual_sizes
+from cka_nb.saving import architecture_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 X = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -189,7 +191,7 @@ def test_a_network_of_any_kind_teaches_is_told_and_is_saved_or_refused(name, tmp
     dtype = next((p.dtype for p in model.parameters() if p.dtype in (
         torch.float16, torch.bfloat16, torch.float64)), torch.float32)
     with torch.no_grad():
-        expected = cka.teachers.logits_of(model(X.to(dtype)))
+        expected = cka.networks.logits_of(model(X.to(dtype)))
     teacher = cka.Teacher(model, list("abc"), input_size=(1, 8, 8), **how)
     assert torch.equal(teacher(X).logits, expected) and not teacher(X).logits.requires_grad
     assert all(p.requires_grad for p in model.parameters() if p.is_floating_point())  # the caller's
@@ -251,7 +253,7 @@ def test_fingerprints_do_not_depend_on_the_process():
 import warnings; warnings.simplefilter("ignore")
 import torch
 from torch import nn
-from cka_nb.teachers import fingerprint
+from cka_nb.saving import fingerprint
 torch.manual_seed(0)
 net = nn.Sequential(nn.Linear(8, 4), nn.LSTM(4, 4)).eval()
 packed = torch.ao.quantization.quantize_dynamic(net, {nn.Linear, nn.LSTM}, dtype=torch.qint8)

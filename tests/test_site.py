@@ -35,7 +35,7 @@ PAGES = [*CHAPTERS, "genindex", "search", "_modules/index",
          *(f"_modules/cka_nb/{name}" for name in MODULES)]
 LIKE_ANOTHER = PAGES[-len(MODULES) + 1:]  # sources: one template and one set of colours for all
 # where the second colour scheme is judged; on every page with `--flags slow`
-DARK = {"index", "00_tour", "06_student", "08_contrast", "32_results", "genindex", "search",
+DARK = {"index", "00_tour", "20_student", "22_contrast", "70_results", "genindex", "search",
         "_modules/index", PAGES[-len(MODULES)]}
 BROWSERS = ["chromium", "chromium-browser", "google-chrome", "chrome"]
 AXE = {"preload": False, "resultTypes": ["violations"]}

@@ -5,7 +5,7 @@ from configparser import ConfigParser
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-EXTRAS = {"24_deployment": "onnx", "27_cli": "onnx", "28_own_teachers": "timm,hf,onnx"}
+EXTRAS = {"49_deployment": "onnx", "58_cli": "onnx", "60_own_teachers": "timm,hf,onnx"}
 CONDITION = """#| hide
 import importlib.util, os
 if os.path.isdir('/content') and importlib.util.find_spec('{name}') is None:  # on Colab
