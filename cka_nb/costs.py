@@ -7,7 +7,7 @@ __all__ = ['FULL', 'SMALL', 'step_of', 'some_images', 'some_teachers', 'layout_o
            'step_table', 'runs_table', 'safety_table']
 
 # %% ../nbs/53_costs.ipynb #29e932a5
-import tempfile
+import tempfile, warnings
 from collections.abc import Callable
 from contextlib import ExitStack, contextmanager
 from itertools import cycle
@@ -197,7 +197,9 @@ def runs_table(
     widths = [width for _, width, _ in answers.widths]
     with seeded(0): student = Student(s['student'], space.classes, input_size=s['size'])
     def asking(): MeanAnswers(teachers, images, s['views'], random_affine, device=device).fill()
-    def believing(): believe(MomentOwnership(space), answers, space, True)
+    def believing(): # of random networks, of which there is something to say
+        with warnings.catch_warnings(action='ignore'):
+            believe(MomentOwnership(space), answers, space, True)
     make = lambda objective: until.enter_context(step_of(
         objective, lambda x, index_b: ask(teachers, x), space, widths, images, s, device))
     with (tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, seeded(0),
