@@ -8,6 +8,7 @@ from cka_nb.alignment import alignment_loss, mmd_loss, pointwise_loss, relationa
 from cka_nb.baselines import (
     CommonFeatureLearning, joint_distillation, owned_distillation, task_distillation,
     unified_distillation)
+from cka_nb.beliefs import OwnershipEstimator
 from cka_nb.calibration import calibrate
 from cka_nb.checkpoints import Stopped
 from cka_nb.classes import LabelSpace
@@ -20,7 +21,7 @@ from cka_nb.inspection import inspect
 from cka_nb.labels import ClassSubset, digits
 from cka_nb.models import SmallResNet, SmallVGG, build_backbone
 from cka_nb.networks import Output
-from cka_nb.objective import ContrastiveAmalgamation
+from cka_nb.objective import ContrastiveAmalgamation, Objective
 from cka_nb.ownership import ClassConditionalOwnership, MomentOwnership
 from cka_nb.preprocess import Preprocess
 from cka_nb.saving import fingerprint
@@ -37,10 +38,11 @@ except PackageNotFoundError: __version__ = "0+unknown"  # a bare checkout; see s
 __all__ = [
     "ClassConditionalOwnership", "ClassSubset", "CommonFeatureLearning",
     "ContrastiveAmalgamation", "EnergyOwnership", "ImageFiles", "LabelSpace", "MomentOwnership",
-    "Output", "Preprocess", "SmallResNet", "SmallVGG", "Stopped", "Student", "Teacher",
-    "TensorImages", "alignment_loss", "amalgamate", "build_backbone", "calibrate", "digits",
-    "evaluate", "export", "fingerprint", "inspect", "inter_model_loss", "intra_model_loss",
-    "joint_distillation", "mixture", "mixture_loss", "mmd_loss", "owned_distillation",
-    "pointwise_loss", "random_affine", "random_crop_flip", "relational_loss", "soft_target_loss",
-    "task_distillation", "train_teacher", "unified_distillation",
+    "Objective", "Output", "OwnershipEstimator", "Preprocess", "SmallResNet", "SmallVGG",
+    "Stopped", "Student", "Teacher", "TensorImages", "alignment_loss", "amalgamate",
+    "build_backbone", "calibrate", "digits", "evaluate", "export", "fingerprint", "inspect",
+    "inter_model_loss", "intra_model_loss", "joint_distillation", "mixture", "mixture_loss",
+    "mmd_loss", "owned_distillation", "pointwise_loss", "random_affine", "random_crop_flip",
+    "relational_loss", "soft_target_loss", "task_distillation", "train_teacher",
+    "unified_distillation",
 ]

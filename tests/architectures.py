@@ -13,7 +13,6 @@ from pathlib import Path
 
 import timm
 import torch
-import torchvision
 import transformers
 from transformers import AutoModelForImageClassification
 

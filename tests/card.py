@@ -259,8 +259,9 @@ def _check_devices(func, name, args, inputs):
             for i in args[1]:
                 if isinstance(i, Tensor) and not _is(i): _card.wait("H2D index")
             return
-    elif torch.Tag.pointwise in func.tags or name in SCALARS or name.startswith(LISTS):
-        if all(t.dim() == 0 for t in on_cpu): return
+    elif (torch.Tag.pointwise in func.tags or name in SCALARS or name.startswith(LISTS)) and all(
+            t.dim() == 0 for t in on_cpu):
+        return
     its = ", ".join(f"{t.device}{tuple(t.shape)}" for t in inputs)
     raise RuntimeError("Expected all tensors to be on the same device, but found at least two "
                        f"devices, cuda:0 and cpu! (in {func}: {its})")

@@ -154,10 +154,10 @@ def like(case, name, first):
     if odd:
         case.wrong.append("shapes")
     same = case.values[first]
-    if case.draw(*[False] * 7, True) and isinstance(same, torch.Tensor) and not odd:
-        if same.is_floating_point() and same.ndim == 2:
-            case.values[name] = same.detach().clone()
-            return
+    if (case.draw(*[False] * 7, True) and isinstance(same, torch.Tensor) and not odd
+            and same.is_floating_point() and same.ndim == 2):
+        case.values[name] = same.detach().clone()
+        return
     rows(case, name, (count, columns))
 
 

@@ -72,8 +72,13 @@ def matrix(folder, begun):
     import torch
 
     import cka_nb as cka
-    from cka_nb.baselines import CommonFeatureLearning, joint_distillation, owned_distillation
-    from cka_nb.baselines import task_distillation, unified_distillation
+    from cka_nb.baselines import (
+        CommonFeatureLearning,
+        joint_distillation,
+        owned_distillation,
+        task_distillation,
+        unified_distillation,
+    )
     from cka_nb.processes import launched
     torch.set_num_threads(1)
     train, held, _ = cka.digits(0)

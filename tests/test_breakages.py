@@ -22,7 +22,7 @@ ENV = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
 
 def breakages():
     """breakages.txt as {chapter: [(kind, what is broken, [(old, new)])]}."""
-    chapters = {}
+    chapters, entries = {}, []
     for line in (Path(__file__).parent / "breakages.txt").read_text("utf-8").splitlines():
         if line.startswith("    "):
             entries[-1][2].append(line.strip().replace("\\n", "\n").split(" ==> "))

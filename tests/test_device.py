@@ -65,7 +65,7 @@ def go(objective=None, images=None, device=None, drop=0.0, **settings):
     return teachers, student, history
 
 
-def devices(*models):
+def kinds_of(*models):
     return {p.device.type for m in models for p in [*m.parameters(), *m.buffers()]}
 
 
@@ -139,9 +139,9 @@ def test_every_pair_of_options_runs(row, tmp_path):
                 teachers, student, images_of(kind, x, tmp_path / "images"), objective, epochs=1,
                 batch_size=16, ownership=estimator and estimator(cka.LabelSpace(teachers)), **row)
         assert card.calls["convolution"] > 20, "nothing was computed there"
-        assert devices(*teachers, student) == {"cpu"}
+        assert kinds_of(*teachers, student) == {"cpu"}
         if isinstance(objective, nn.Module) and list(objective.parameters()):
-            assert devices(objective) == {"cpu"}
+            assert kinds_of(objective) == {"cpu"}
     assert len(history) == 4 and losses(history).isfinite().all()
     assert [cka.fingerprint(t) for t in teachers] == before
 
@@ -200,18 +200,18 @@ def test_a_teacher_is_trained_there_saved_loaded_and_judged(tmp_path):
         here = cka.train_teacher(copy.deepcopy(first), x, device="cpu", **settings)
         taught = cka.train_teacher(copy.deepcopy(first), x, transform=cka.Preprocess(None, [.5], [.5]),
                                    out=tmp_path / "t", save_steps=1, **settings)
-        assert devices(first, *its.values(), here, taught) == {"cpu"}
+        assert kinds_of(first, *its.values(), here, taught) == {"cpu"}
         again = cka.Teacher.load(tmp_path / "t", network(5))
         assert cka.fingerprint(again) == cka.fingerprint(taught)
         judged = cka.evaluate(again, x)
-        assert judged["count"] == 64 and devices(again) == {"cpu"}
+        assert judged["count"] == 64 and kinds_of(again) == {"cpu"}
         there = cka.Teacher(network(5).to("cuda"), list("01234"), transform=cka.Preprocess(None, [.5], [.5]))
-        assert devices(there) == {"cuda"} and there(x.images).logits.is_cuda
+        assert kinds_of(there) == {"cuda"} and there(x.images).logits.is_cuda
         moved = again.to("cuda")
         assert moved(x.images).logits.is_cuda, "an image of the CPU goes to the model"
         assert moved.traced(x.images[:4])[1].is_cuda
         assert cka.evaluate(moved, x, device="cpu")["joint"] == pytest.approx(judged["joint"])
-        assert devices(moved) == {"cuda"}, "a model of the card goes back to the card"
+        assert kinds_of(moved) == {"cuda"}, "a model of the card goes back to the card"
     torch.testing.assert_close(here(x.images).logits, its["no"](x.images).logits, atol=.02, rtol=.02)
     assert not torch.equal(here(x.images).logits, plain(x.images).logits)
 
@@ -222,7 +222,7 @@ def test_a_student_of_the_card_predicts_is_saved_exported_and_teaches(tmp_path):
         teachers, student, _ = go(out=tmp_path / "run", monitor=labelled(parts()[2]))
         x = parts()[2]
         names, p = student.predict(x)
-        assert p.device.type == "cpu" and devices(student) == {"cpu"} and len(names) == 64
+        assert p.device.type == "cpu" and kinds_of(student) == {"cpu"} and len(names) == 64
         torch.testing.assert_close(p, student.predict(x, device="cpu")[1], atol=1e-5, rtol=1e-4)
         there = copy.deepcopy(student).to("cuda")
         assert there.predict(x)[1].is_cuda and there(x).logits.is_cuda
@@ -232,9 +232,9 @@ def test_a_student_of_the_card_predicts_is_saved_exported_and_teaches(tmp_path):
         assert cka.fingerprint(again) == cka.fingerprint(student)
         teacher = cka.Teacher(student, student.classes, "student")
         pupil = cka.Student(network(5).to("cuda"), student.classes, input_size=(1, 8, 8))
-        assert devices(pupil) == {"cuda"}
+        assert kinds_of(pupil) == {"cuda"}
         cka.amalgamate([teacher], pupil, x, epochs=1, batch_size=16, views=1)
-        assert devices(pupil) == {"cuda"} and devices(teacher) == {"cpu"}
+        assert kinds_of(pupil) == {"cuda"} and kinds_of(teacher) == {"cpu"}
         finished = go(out=tmp_path / "run", resume=True, monitor=labelled(x))[1]
         assert cka.fingerprint(finished) == cka.fingerprint(student)
     # saved after it came home, in the order that its numbers have there: the same bits on a CPU
@@ -252,11 +252,11 @@ def test_models_go_home_when_a_run_fails():
     with simulated_card():
         with pytest.raises(KeyError):
             cka.amalgamate(teachers, student, x, augment=failing, views=0)
-        assert devices(*teachers, student) == {"cpu"}
+        assert kinds_of(*teachers, student) == {"cpu"}
         halves = nn.Sequential(nn.Linear(2, 2).to("cuda"), nn.Linear(2, 2))  # of two devices
         with devices.placed(torch.device("cuda"), halves):
-            assert devices(halves) == {"cuda"}
-        assert devices(halves[0]) == {"cuda"} and devices(halves[1]) == {"cpu"}
+            assert kinds_of(halves) == {"cuda"}
+        assert kinds_of(halves[0]) == {"cuda"} and kinds_of(halves[1]) == {"cpu"}
 
 
 def test_a_visit_within_a_visit_moves_nothing():
@@ -268,7 +268,7 @@ def test_a_visit_within_a_visit_moves_nothing():
         with devices.placed(where, net):
             assert net[0].weight.is_contiguous(memory_format=torch.channels_last)
         assert [x.data_ptr() for x in net.state_dict().values()] == at and not card.waited
-    assert net[0].weight.is_contiguous() and devices(net) == {"cpu"}
+    assert net[0].weight.is_contiguous() and kinds_of(net) == {"cpu"}
 
 
 # the host does not wait
@@ -408,7 +408,7 @@ def test_heads_are_found_where_a_product_has_other_last_bits_each_time():
         for t in teachers:
             t.to("cuda")
             assert t(x).features.shape == (64, 8) and t._place == ("7", "input")
-        assert devices(cka.Student(network(3).to("cuda"), list("abc"))) == {"cuda"}
+        assert kinds_of(cka.Student(network(3).to("cuda"), list("abc"))) == {"cuda"}
         go()
 
 
@@ -511,7 +511,7 @@ def test_layers_that_move_in_their_own_way(layer):
         cka.amalgamate([teacher], student, x, epochs=1, batch_size=16, views=0)
         student.predict(x)
         for model in (net, teacher, student):
-            assert devices(model) == {"cpu"}
+            assert kinds_of(model) == {"cpu"}
         assert not teacher(x).logits.is_cuda and not student(x).logits.is_cuda
 
 
@@ -521,7 +521,7 @@ def test_threads_ask_a_student_in_turn():
         expected = student.predict(x[:4])[0]
         with ThreadPoolExecutor(3) as pool:
             said = list(pool.map(lambda _: student.predict(x[:4])[0], range(12)))
-        assert said == [expected] * 12 and devices(student) == {"cpu"}
+        assert said == [expected] * 12 and kinds_of(student) == {"cpu"}
 
 
 def test_a_run_on_the_cpu_leaves_the_seed_that_waits_for_the_card():
@@ -611,7 +611,7 @@ def test_memory_that_runs_out_is_one_line_that_says_what_to_lower(tmp_path):
         card.fail_at("convolution", 2)
         with pytest.raises(torch.OutOfMemoryError, match="predicting: .* fewer images"):
             student.predict(x.images)
-        assert devices(*teachers, student) == {"cpu"}
+        assert kinds_of(*teachers, student) == {"cpu"}
         card.fail_at("convolution_backward", 5)
         with pytest.raises(torch.OutOfMemoryError, match="Lower batch_size, or raise accumulate"):
             cka.amalgamate(teachers, student, x.images, batch_size=16, views=1)
@@ -624,7 +624,7 @@ def test_memory_that_runs_out_is_one_line_that_says_what_to_lower(tmp_path):
 def test_teachers_whose_answers_are_kept_leave_the_card(tmp_path):
     seen = []
     def looks(student, teachers, *others, **more):
-        seen.append(devices(*its))
+        seen.append(kinds_of(*its))
         return cka.joint_distillation(student, teachers, *others)
     its, student, x = parts()
     with simulated_card():

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -281,10 +282,8 @@ def test_an_image_that_cannot_be_read_is_named_before_the_first_step(tmp_path):
 def test_a_port_that_is_taken_is_not_asked_for():
     import socket
     with socket.socket() as taken:
-        try:
+        with suppress(OSError):  # taken by somebody else: as well
             taken.bind(("127.0.0.1", 29500))
-        except OSError:
-            pass  # by somebody else: as well
         assert launched(place, 2) == [(0, 2), (1, 2)]
 
 

@@ -24,7 +24,6 @@ from torchvision.transforms import v2
 import cka_nb as cka
 from cka_nb.identity import differences, structure, told
 
-
 # whatever holds a number -----------------------------------------------------------------------------
 
 @dataclass
@@ -216,7 +215,8 @@ def test_random_generators_and_counters_are_nobodys_settings():
     assert told(objective, "it", values=False) == before
 
 
-@pytest.mark.parametrize("held", [threading.Lock(), (i for i in range(3)), open(__file__), sys._getframe()],
+@pytest.mark.parametrize("held", [threading.Lock(), (i for i in range(3)),
+                                  open(__file__), sys._getframe()],  # noqa: SIM115
                          ids=["lock", "generator", "file", "frame"])
 def test_what_cannot_be_told_is_refused_with_a_way_out(held):
     with pytest.raises(ValueError, match=r"transform\.size is a .*, which cannot be told .*config\(\)"):

@@ -16,9 +16,20 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps, features
-from torch.utils.data import (BatchSampler, ConcatDataset, DataLoader, Dataset, RandomSampler,
-                              SequentialSampler, StackDataset, Subset, SubsetRandomSampler,
-                              TensorDataset, get_worker_info, random_split)
+from torch.utils.data import (
+    BatchSampler,
+    ConcatDataset,
+    DataLoader,
+    Dataset,
+    RandomSampler,
+    SequentialSampler,
+    StackDataset,
+    Subset,
+    SubsetRandomSampler,
+    TensorDataset,
+    get_worker_info,
+    random_split,
+)
 
 import cka_nb as cka
 from cka_nb.data import TensorImages, Unlabelled, numbered_batches
@@ -256,7 +267,7 @@ def test_deep_pictures_stay_in_range_when_they_are_scaled(tmp_path):
     edge[:, 10:] = 65535
     Image.fromarray(edge).save(tmp_path / "edge.png")
     image = cka.ImageFiles([tmp_path / "edge.png"], (1, 31, 31))[0]
-    assert 0 <= image.min() and image.max() <= 1
+    assert image.min() >= 0 and image.max() <= 1
 
 
 # arrays and tensors
@@ -486,8 +497,8 @@ def test_names_that_may_not_fit_are_refused():
     same.target_transform = lambda y: torch.tensor(y)
     assert class_names_of(same) == list("abc")
     # what needs nothing is left alone, so that it stays as fast as it was
-    for data in (data, Subset(data, [1]), ConcatDataset([data, data]), Own(data), named):
-        assert labelled(data) is data
+    for its in (data, Subset(data, [1]), ConcatDataset([data, data]), Own(data), named):
+        assert labelled(its) is its
 
 
 def test_labels_that_are_no_index_of_their_part():
@@ -688,7 +699,7 @@ class Many(Dataset):
         self.open()
 
     def open(self):
-        self.file = open(self.path, "rb", buffering=0)
+        self.file = open(self.path, "rb", buffering=0)  # noqa: SIM115  a worker keeps it
 
     def __len__(self):
         return 64

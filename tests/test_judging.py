@@ -17,7 +17,7 @@ import pytest
 import torch
 from matplotlib import font_manager
 from PIL import Image
-from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 import cka_nb as cka
 from cka_nb.calibration import best_temperature
@@ -27,8 +27,14 @@ from cka_nb.evaluation import answers_of, calibration_error, check_known
 from cka_nb.folders import cut, read_teachers, unwritten, written
 from cka_nb.labels import class_names_of
 from cka_nb.report import (
-    _fonts_for, numbered, plot_common_space, plot_confusion, plot_examples, plot_predicted,
-    write_report)
+    _fonts_for,
+    numbered,
+    plot_common_space,
+    plot_confusion,
+    plot_examples,
+    plot_predicted,
+    write_report,
+)
 from cka_nb.settings import SETTINGS
 from cka_nb.student import picture_batches
 

@@ -341,7 +341,7 @@ def test_an_objective_is_right_or_says_what_is_wrong(name):
         found = called(ask, case, *NAMED)
         if found is None:
             return
-        for part, value in found.items():
+        for value in found.values():
             assert value.shape == () and value.dtype in (F32, F64) and value.isfinite(), found
         inputs = {f"student {i}": x for i, x in enumerate(case.student)} | {
             f"teacher {t} {i}": x for t, answer in enumerate(case.teachers)

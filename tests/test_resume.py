@@ -355,6 +355,7 @@ def test_signals_at_odd_places(what, said, tmp_path):
 
 def test_a_run_that_ends_while_another_waits_for_its_folder_is_not_replaced(tmp_path):
     import threading
+
     from cka_nb.checkpoints import alone_in
     begun = threading.Event()
 

@@ -557,7 +557,7 @@ def test_pictures_that_burst(name, top, tmp_path):
     shutil.rmtree(top / "cache")
     for file in (top / "heap" / name, top / "sorted" / "a" / name):
         file.write_bytes(data)
-    for folder, reader in readers_of("heap", "sorted"):
+    for _, reader in readers_of("heap", "sorted"):
         with modest(megabytes=900, seconds=60):
             said = read(reader, top, tmp_path / "out")
         if is_one:
@@ -626,7 +626,7 @@ def test_links_pipes_and_devices_among_pictures(kind, top, tmp_path):
     for place in (top / "heap", top / "sorted" / "a"):
         (place / "deep").mkdir()
         make(place / "deep" / "odd.png")
-    for folder, reader in readers_of("heap", "sorted"):
+    for _, reader in readers_of("heap", "sorted"):
         with modest(megabytes=400):
             said = read(reader, top, tmp_path / "out")
         if is_one:
@@ -643,7 +643,7 @@ def test_a_folder_that_contains_itself_is_read_once(top, tmp_path):
     for at, name in (("heap", "loop"), ("heap", "again"), ("sorted", "a/loop")):
         (top / at / name).symlink_to(top / at, target_is_directory=True)
     assert len(cka.ImageFiles(top / "heap")) == 4 and len(cka.ImageFiles(top / "sorted")) == 8
-    for folder, reader in readers_of("heap", "sorted"):
+    for _, reader in readers_of("heap", "sorted"):
         assert read(reader, top, tmp_path / "out")[0] == 0
         shutil.rmtree(tmp_path / "out", ignore_errors=True)
 
@@ -672,7 +672,7 @@ def test_models_are_read_through_links(top, tmp_path):
             (top / folder / file.name).symlink_to(file)
     (top / "two").rename(top / "real two")
     (top / "two").symlink_to(top / "real two")
-    for folder, reader in readers_of("one", "student"):
+    for _, reader in readers_of("one", "student"):
         assert read(reader, top, tmp_path / "out")[0] == 0, reader
         shutil.rmtree(tmp_path / "out", ignore_errors=True)
 

@@ -274,6 +274,7 @@ def test_search_finds_every_exported_name(visit):
 
 def test_report_of_a_run_opens_offline(browser, tmp_path):
     import matplotlib.pyplot as plt
+
     from cka_nb.report import write_report
     figure, ax = plt.subplots(figsize=(2, 2))
     ax.plot([1, 2])

@@ -1,6 +1,9 @@
 """Sphinx extension: notebooks are read as nbdev reads them, with an API entry for each export."""
 
-import ast, importlib, json, re  # noqa: E401
+import ast
+import importlib
+import json
+import re
 
 from docutils import nodes
 from fastcore.docments import docments
@@ -60,14 +63,15 @@ def read_notebook(app, docname, content):
         if "default_exp" in directives:
             module = importlib.import_module(f"cka_nb.{directives['default_exp']}")
             cells.append(mk_cell(f":::{{py:module}} {module.__name__}\n:::", "markdown"))
-        if directives.keys() & {"export", "exports"}:
+        if directives.keys() & {"export", "exports", "exporti"}:
             made = [node for node in ast.parse(cell.source).body
                     if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
             text = "\n\n".join(entry(node, getattr(module, node.name), cell.source)
-                               for node in made if node.name[0] != "_")
+                               for node in made if node.name[0] != "_" and "exporti" not in directives)
             cells.insert(len(cells) - ("export" in directives), mk_cell(text, "markdown"))
             shown["code_prompt_show"] = "Source: " + (", ".join(n.name for n in made) or "imports")
-        tags = {"echo": "remove-input", "export": "hide-input", "code-fold": "hide-cell"}
+        tags = {"echo": "remove-input", "export": "hide-input", "exporti": "hide-input",
+                "code-fold": "hide-cell"}
         cell.metadata["tags"] = [tag for name, tag in tags.items() if name in directives]
         if any("image/png" in out.get("data", {}) for out in cell.outputs):
             shown["image"] = {"alt": directives.get("fig-alt", "")}
