@@ -43,8 +43,9 @@ def check_known(
         raise ValueError(f'unknown must be {", ".join(map(repr, UNKNOWN))}, got {unknown!r}')
     if names is None:
         if classes != [*map(str, range(len(classes)))]: # else they are the numbers
-            warnings.warn(f'the labels have no names: 0 is taken for {classes[0]!r} and so on, in the '
-                          'order of the model; if they count otherwise, set .classes of the data set')
+            warnings.warn(f'the labels have no names: 0 is taken for {classes[0]!r} and so on, in '
+                          'the order of the model; if they count otherwise, set .classes of the '
+                          'data set')
         return
     if set(names) <= set(classes): return
     if not set(names) & set(classes): # whatever is asked for, there is nothing to judge by

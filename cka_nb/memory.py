@@ -221,8 +221,9 @@ def size_table(
     s = SMALL if small else FULL
     counts = s['sizes'][:2] if device.type == 'cuda' else s['sizes']
     size, (classes, features) = s['tiny'], s['says']
-    rows = {f'{count:,} images': in_fresh_process('memory', 'size_of', count, size, classes, features,
-                                                  s['steps'], device.type) for count in counts}
+    rows = {f'{count:,} images': in_fresh_process(
+        'memory', 'size_of', count, size, classes, features, s['steps'], device.type)
+        for count in counts}
     return dict(setting=dict(size=size, classes=classes, features=features, views=1, batch=64,
                              steps=s['steps']),
                 seconds={}, ratios={}, rows=rows)

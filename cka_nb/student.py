@@ -173,8 +173,8 @@ class Student(nn.Module, PyTorchModelHubMixin, library_name='cka_nb',
             net = own_copy(backbone)
             weights = [*net.parameters()]
             if weights and not any(p.requires_grad for p in weights):
-                warnings.warn(f'all weights of the backbone {type(net).__name__} are frozen, as those of '
-                              'a teacher are: only the head will learn, unless you say '
+                warnings.warn(f'all weights of the backbone {type(net).__name__} are frozen, as '
+                              'those of a teacher are: only the head will learn, unless you say '
                               'student.requires_grad_(True)')
         else:
             raise TypeError(
@@ -241,7 +241,7 @@ class Student(nn.Module, PyTorchModelHubMixin, library_name='cka_nb',
                 f'{", ".join(self.classes[:6])}{" ..." if len(self.classes) > 6 else ""}')
 
     def save(self, folder: str|Path) -> Path:
-        "Weights (safetensors), description (JSON) and model card; `ValueError` rather than replace others'."
+        "Weights (safetensors), description (JSON), model card; others' are kept: `ValueError`."
         check_replaceable(folder, 'student')
         card = model_card(self).encode('utf-8')
         save_state(self, folder, dict(
@@ -288,7 +288,8 @@ class Student(nn.Module, PyTorchModelHubMixin, library_name='cka_nb',
                         config=None, model_card_kwargs=None, **push) -> str|None:
         "What `save` does, and `push_to_hub` if asked for."
         self.save(save_directory)
-        return self.push_to_hub(repo_id or Path(save_directory).name, **push) if push_to_hub else None
+        return self.push_to_hub(
+            repo_id or Path(save_directory).name, **push) if push_to_hub else None
 
     @classmethod
     def _from_pretrained(cls, *, model_id, revision=None, cache_dir=None, force_download=False,
