@@ -101,7 +101,8 @@ class AnswerCache(MeanAnswers):
             raise ValueError(f'the answers of {len(self.teachers)} teachers about '
                              f'{len(self.images)} images in {len(self.kept)} views take '
                              f'{_size(self.bytes)}, but {folder} has {_size(free)} free: '
-                             f'{_size(self.bytes - free)} are missing. Keep fewer views, or choose another folder')
+                             f'{_size(self.bytes - free)} are missing. Keep fewer views, or '
+                             'choose another folder')
         folder.mkdir(parents=True, exist_ok=True)
         for name, (kind, shape) in self._shapes().items():
             (folder/name).unlink(missing_ok=True) # what a link of that name points to is not ours

@@ -136,6 +136,15 @@ def _picture(image, size) -> Tensor: # (C, H, W)
         return fitted_image(_pillow(x.permute(1, 2, 0).numpy()), size)
     return torch.cat([fitted_image(_pillow(c[..., None].numpy()), (1, *size[1:])) for c in x])
 
+def _copied(backbone: nn.Module) -> nn.Module:
+    net = own_copy(backbone)
+    weights = [*net.parameters()]
+    if weights and not any(p.requires_grad for p in weights):
+        warnings.warn(f'all weights of the backbone {type(net).__name__} are frozen, as those of '
+                      'a teacher are: only the head will learn, unless you say '
+                      'student.requires_grad_(True)')
+    return net
+
 def _pillow(array): # (H, W, C) -> a PIL image
     from PIL import Image
     array = array if array.dtype == np.uint8 else array.astype(np.float32)
@@ -169,13 +178,7 @@ class Student(nn.Module, PyTorchModelHubMixin, library_name='cka_nb',
             net = build_backbone(backbone, len(self.classes), channels, pretrained, width,
                                  image_size=self.preprocess.size and self.preprocess.size[1:])
             check_has_values(net)
-        elif isinstance(backbone, nn.Module):
-            net = own_copy(backbone)
-            weights = [*net.parameters()]
-            if weights and not any(p.requires_grad for p in weights):
-                warnings.warn(f'all weights of the backbone {type(net).__name__} are frozen, as '
-                              'those of a teacher are: only the head will learn, unless you say '
-                              'student.requires_grad_(True)')
+        elif isinstance(backbone, nn.Module): net = _copied(backbone)
         else:
             raise TypeError(
                 f'backbone must be a name or an nn.Module, got {type(backbone).__name__}')
