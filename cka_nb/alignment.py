@@ -28,7 +28,8 @@ def mmd_loss(
         raise ValueError(
             f'x and y must have rows of one size, got {tuple(x.shape)} and {tuple(y.shape)}')
     if not isinstance(bandwidths, (tuple, list)) or not bandwidths:
-        raise TypeError(f'bandwidths must be a tuple of numbers above 0, got {str(bandwidths)[:40]!r}')
+        raise TypeError(
+            f'bandwidths must be a tuple of numbers above 0, got {str(bandwidths)[:40]!r}')
     widths = [check_temperature(s, 'each of bandwidths') for s in bandwidths]
     if not len(x_bd) or not len(y_bd): return x_bd.sum() * 0 + y_bd.sum() * 0
     if normalize: x_bd, y_bd = unit_rows(x_bd), unit_rows(y_bd)

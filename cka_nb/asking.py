@@ -68,7 +68,7 @@ def fewer(
 def account_of(
     teachers: list[Teacher],
 ) -> dict: # dotted path -> plain value
-    "What these teachers are, as the chapter Identity tells it: weights, network, classes, transform."
+    "What teachers are, as the chapter Identity tells it: weights, network, classes, transform."
     names = check_teachers(teachers)
     found = account(teachers=names) # also their order
     for name, t in zip(names, teachers):
@@ -211,7 +211,7 @@ class MeanAnswers:
             self.means[i:i + 4096] = rows.cpu().numpy()
 
     def all_means(self) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        "Of the sample: mean logits T of (n, C_t), mean features T of (n, D_t), traces T of (n, M_t)."
+        "Of the sample, T each: mean logits (n, C_t), mean features (n, D_t), traces (n, M_t)."
         every = len(self.sample) == len(self.asked)
         return self._parts(self.means if every else self.means[self.sample.numpy()])
 
@@ -239,8 +239,8 @@ def _note_size(teacher, size) -> None: # (H, W) of images that it shall be asked
     if not known or tuple(known[1:]) == tuple(size) or teacher.transform is not None: return
     if hasattr(teacher.model, 'preprocess'): return # a student: it scales images itself
     warnings.warn(f'teacher {teacher.name!r} knows images of {known[1]}x{known[2]} pixels, and is '
-                  f'asked about some of {size[0]}x{size[1]}: hand in images of its size, or give it '
-                  f'transform=Preprocess({tuple(known)})')
+                  f'asked about some of {size[0]}x{size[1]}: hand in images of its size, or give '
+                  f'it transform=Preprocess({tuple(known)})')
 
 # %% ../nbs/33_asking.ipynb #a5c1e001
 def ask_all(

@@ -22,10 +22,10 @@ from .processes import place
 
 # %% ../nbs/35_beliefs.ipynb #73eb9dc9
 class OwnershipEstimator(Protocol):
-    """What `amalgamate` asks of `ownership`: which teacher knows an image, and of which class it is.
+    """What `amalgamate` asks of `ownership`: which teacher knows an image, which class it is of.
 
-    `posterior(logits, features) -> (N, C)`, rows that sum to 1, is optional: a belief over the union.
-    So is `state`, a dict of tensors that `fit` makes: it is kept with the run and given back.
+    `posterior(logits, features) -> (N, C)`, rows that sum to 1, is optional: a belief over the
+    union. So is `state`, a dict of tensors that `fit` makes: kept with the run and given back.
     Any of the three may name `traces`: T of (N, M_t), or None where views are not comparable.
     """
     def fit(self,
@@ -47,7 +47,7 @@ def check_estimator(ownership, space: LabelSpace) -> None:
 
 # %% ../nbs/35_beliefs.ipynb #30b72e07
 class Beliefs(NamedTuple):
-    "What an estimator says of all images, on the CPU; the rows of a batch go to the device together."
+    "What an estimator says of all images, on the CPU; a batch's rows go to the device together."
     ownership: Tensor      # (N, T)
     posterior: Tensor|None # (N, C) over the union; None: the estimator has none
 
@@ -82,7 +82,7 @@ def believe(
     space: LabelSpace,    # the union, in the student's order of classes
     use_traces: bool,     # False: the estimator is not handed what batch norms remember
 ) -> Beliefs:             # of all images
-    "Fit the estimator to the sample's answers, then ask it about every image; `ValueError` if it errs."
+    "Fit the estimator to the sample's answers, ask it about every image; `ValueError` if it errs."
     check_estimator(ownership, space)
     sample = answers.all_means()
     _handed(ownership.fit, sample, use_traces)

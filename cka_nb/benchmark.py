@@ -134,7 +134,8 @@ def _write_files(folder: Path, setting: dict) -> None:
             Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder/f'{i + k:05d}.jpg')
 
 def _epoch(images: Unlabelled, ahead: int, net, batch_size: int, device, waited: list) -> None:
-    read, total = numbered_batches(images, torch.arange(len(images)).split(batch_size), device, ahead), 0
+    read, total = numbered_batches(
+        images, torch.arange(len(images)).split(batch_size), device, ahead), 0
     while True:
         start = time.perf_counter()
         pair = next(read, None)
@@ -220,8 +221,9 @@ def waits_of(
 
 # %% ../nbs/55_benchmark.ipynb #401513db
 _TABLES = {'step': step_table, 'teachers': teachers_table, 'options': options_table,
-           'runs': runs_table, 'contrast': contrast_table, 'data': data_table, 'safety': safety_table,
-           'import': import_table, 'agreement': agreement_table, 'size': size_table}
+           'runs': runs_table, 'contrast': contrast_table, 'data': data_table,
+           'safety': safety_table, 'import': import_table, 'agreement': agreement_table,
+           'size': size_table}
 # what a run makes that names no parts; for a card with minutes, an estimate for a T4
 _ON_CPU = ['step', 'teachers', 'options', 'runs', 'contrast', 'data', 'safety', 'import']
 _ON_CARD = {'agreement': 2., 'step': .5, 'options': 4.5, 'contrast': .5, 'size': 1.5}
@@ -277,8 +279,8 @@ def benchmark(
     repeats: int=7,              # repetitions that count; fewer than six give no bound of 95 %
     small: bool=False,           # miniature networks and data: to see that it runs
     device: str|None=None,       # None: a GPU if there is one
-    # step, teachers, options, runs, contrast, data, safety, import, agreement, size; None: on a CPU all
-    # but the last two, on a GPU agreement, step, options, contrast, size
+    # step, teachers, options, runs, contrast, data, safety, import, agreement, size; None: on a CPU
+    # all but the last two, on a GPU agreement, step, options, contrast, size
     parts: list[str]|None=None,
     minutes: float|None=None,    # a part that would take longer is left out; None: 10 on a GPU
 ) -> dict:                       # what is written to benchmark.json

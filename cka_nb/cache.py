@@ -66,8 +66,8 @@ class AnswerCache(MeanAnswers):
     def _hold(self) -> None:
         self.asked = torch.arange(len(self.images))
         if self.images.sampler is not None or self.images.once:
-            raise ValueError('answers cannot be kept for a loader with a sampler of its own, nor for '
-                             'an iterable: hand in the data set, whose images have numbers')
+            raise ValueError('answers cannot be kept for a loader with a sampler of its own, nor '
+                             'for an iterable: hand in the data set, whose images have numbers')
         says, known = self.folder/'cache.json', self._identity()
         if says.is_file(): self.block = self._checked_block(says, known)
         elif place()[0] == 0: self._make(says, known)
@@ -87,9 +87,9 @@ class AnswerCache(MeanAnswers):
         if not isinstance(block, int) or block < 1:
             raise ValueError(f'{says} is damaged: choose another folder, or delete this one')
         if 'identity' not in found:
-            raise ValueError(f'the answers kept in {self.folder} were written by an earlier version, '
-                             'which did not note all that they depend on: choose another folder, or '
-                             'delete this one')
+            raise ValueError(f'the answers kept in {self.folder} were written by an earlier '
+                             'version, which did not note all that they depend on: choose another '
+                             'folder, or delete this one')
         check_same(found['identity'], known, f'what is kept in {self.folder}', what='cache')
         return block
 
@@ -98,10 +98,11 @@ class AnswerCache(MeanAnswers):
         at = next(p for p in (folder, *folder.absolute().parents) if p.exists())
         free = shutil.disk_usage(at).free
         if self.bytes > free:
-            raise ValueError(f'the answers of {len(self.teachers)} teachers about {len(self.images)} '
-                             f'images in {len(self.kept)} views take {_size(self.bytes)}, but '
-                             f'{folder} has {_size(free)} free: {_size(self.bytes - free)} are '
-                             'missing. Keep fewer views, or choose another folder')
+            raise ValueError(f'the answers of {len(self.teachers)} teachers about '
+                             f'{len(self.images)} images in {len(self.kept)} views take '
+                             f'{_size(self.bytes)}, but {folder} has {_size(free)} free: '
+                             f'{_size(self.bytes - free)} are missing. Keep fewer views, or '
+                             'choose another folder')
         folder.mkdir(parents=True, exist_ok=True)
         for name, (kind, shape) in self._shapes().items():
             (folder/name).unlink(missing_ok=True) # what a link of that name points to is not ours
@@ -125,8 +126,8 @@ class AnswerCache(MeanAnswers):
     def _verify(self) -> None:
         bad = [b for b in self._mine() if self.blocks[b] and self.blocks[b] != self._checksum(b)]
         if bad:
-            warnings.warn(f'{len(bad)} of {len(self.blocks)} blocks of answers in {self.folder} are '
-                          'damaged; the teachers are asked about these images again')
+            warnings.warn(f'{len(bad)} of {len(self.blocks)} blocks of answers in {self.folder} '
+                          'are damaged; the teachers are asked about these images again')
             self.blocks[bad] = 0
         for b in [b for b in self._mine() if self.blocks[b]][:1]: self._compare(b)
 
@@ -138,9 +139,9 @@ class AnswerCache(MeanAnswers):
         now = [part.float() for said in ask(self.teachers, view, self.dtype) for part in said]
         kept = [part.float() for said in self.read(index, 0) for part in said]
         if not all((a - b).abs().max() <= .05 * b.abs().max() + 1e-6 for a, b in zip(now, kept)):
-            raise ValueError(f'the answers kept in {self.folder} are not what the teachers say now: '
-                             'a transform or the augmentation does something else. Choose another '
-                             'folder, or delete it')
+            raise ValueError(f'the answers kept in {self.folder} are not what the teachers say '
+                             'now: a transform or the augmentation does something else. Choose '
+                             'another folder, or delete it')
 
     def _keep(self, index: Tensor, number: int, said: list[Output]) -> None:
         row = torch.cat([part.to(self.dtype) for o in said for part in o], 1).cpu()
@@ -148,7 +149,7 @@ class AnswerCache(MeanAnswers):
         self.answers[index.numpy(), list(self.kept).index(number)] = row.contiguous().view(
             _INTEGER[self.dtype.itemsize]).numpy()
 
-    def _commit(self, blocks: list[int]) -> None: # the data first, then the word that they are there
+    def _commit(self, blocks: list[int]) -> None: # the data first, then the word that it is there
         self.answers.flush(); self.means.flush()
         self.blocks[blocks] = [self._checksum(b) for b in blocks]
         self.blocks.flush()

@@ -44,7 +44,7 @@ def calibrate(
     device: str|None=None, # where to compute; None: a GPU if there is one
     unknown: str='raise', # images of classes it does not know: or 'skip' them
 ) -> float:               # the temperature; of this time, where it was calibrated before
-    "Divide the head by the temperature that fits labelled images: honest probabilities, same classes."
+    "Divide the head by the temperature fit to labelled images: honest probabilities, same classes."
     if not isinstance(student, Student):
         raise TypeError(f'calibrate takes a Student, got {type(student).__name__}')
     if unknown == 'wrong':
@@ -61,8 +61,8 @@ def calibrate(
     t = next(t for t in beside if torch.equal(divided(t), before))
     student.head.load_state_dict(head.state_dict())
     if t > HIGHEST / 2:
-        warnings.warn(f'the temperature is {t:.3g}: the answers have little to do with the labels; are '
-                      'the classes in the right order?')
+        warnings.warn(f'the temperature is {t:.3g}: the answers have little to do with the labels; '
+                      'are the classes in the right order?')
     _note_calibration(student, t, len(before), dataset)
     return t
 

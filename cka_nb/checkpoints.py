@@ -93,8 +93,9 @@ class Checkpoints:
     def put(self, name: str, tensors: dict[str, Tensor], numbers: dict) -> Path|None:
         "Write a state under a name; it stays until the run is done."
         numbers = {'format': FORMAT, 'identity': self.identity} | self.noted | numbers
-        files = {'numbers.json': json.dumps(numbers, indent=1).encode(), 'tensors.safetensors': save(
-            {k: v.detach().cpu().contiguous() for k, v in tensors.items()})}
+        files = {'numbers.json': json.dumps(numbers, indent=1).encode(),
+                 'tensors.safetensors': save(
+                     {k: v.detach().cpu().contiguous() for k, v in tensors.items()})}
         files[MANIFEST] = manifest_of(files) # the last one to be written
         there, aside = self.folder/name, self.folder/f'{name}.part'
         try:
@@ -121,16 +122,18 @@ class Checkpoints:
             try: numbers = json.loads(files['numbers.json'])
             except (KeyError, ValueError, RecursionError): numbers = None
             its = numbers.get('format') if isinstance(numbers, dict) else None
-            if its not in (FORMAT, OLDER): raise ValueError(f'its format is {its!r}, not {FORMAT!r}')
+            if its not in (FORMAT, OLDER):
+                raise ValueError(f'its format is {its!r}, not {FORMAT!r}')
             tensors = load(files['tensors.safetensors'])
         except Exception as error: # safetensors and file systems fail in many ways
-            warnings.warn(f'{there} is not used: {" ".join(str(error).split())[:200]}', stacklevel=2)
+            warnings.warn(
+                f'{there} is not used: {" ".join(str(error).split())[:200]}', stacklevel=2)
             if not place()[0]: _put_aside(there)
             return None
         if its == OLDER:
-            raise ValueError(f'{there} was written by an earlier version, which did not note all that a run is '
-                             'made with: finish the run with that version, or begin it anew without '
-                             'resume')
+            raise ValueError(f'{there} was written by an earlier version, which did not note '
+                             'all that a run is made with: finish the run with that version, or '
+                             'begin it anew without resume')
         check_same(numbers['identity'], self.identity, there, numbers.get('moving', ()))
         return tensors, numbers
 
@@ -159,7 +162,7 @@ class Checkpoints:
 
 _OURS = re.compile(r'(step-\d{8,}|beliefs)(\.part|\.old|\.damaged\d*)*')
 
-def _put_aside(folder: Path) -> None: # under a name that is not taken; neither counted nor used again
+def _put_aside(folder: Path) -> None: # under a name that is free; not counted, nor used again
     names = (folder.with_name(f'{folder.name}.damaged{k or ""}') for k in count())
     try: folder.rename(next(p for p in names if not p.exists()))
     except OSError: pass # it is not there, or may not be renamed

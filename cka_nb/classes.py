@@ -28,15 +28,15 @@ def class_names(classes) -> list[str]: # unique
         raise ValueError(
             f'class names must be unique; given more than once: {", ".join(map(repr, twice))}')
     for alike in alike_names(names):
-        raise ValueError(f'class names must look different; {" and ".join(map(ascii, alike))} look the '
-                         'same to a reader: give one of the classes another name')
+        raise ValueError(f'class names must look different; {" and ".join(map(ascii, alike))} look '
+                         'the same to a reader: give one of the classes another name')
     return names
 
 # %% ../nbs/18_classes.ipynb #f9fc5611
 def near_names(
     names: list[str],
 ) -> list[tuple[str, str]]: # in the order given
-    "Pairs of names that may mean one class: by case, blanks, a plural, a slip, as 'plane', 'airplane'."
+    "Names that may mean one class, in pairs: by case, blank, plural, slip, as 'plane', 'airplane'."
     names, of_key = list(dict.fromkeys(map(str, names))), {}
     for name in names: of_key.setdefault(''.join(_words(name)), []).append(name)
     keys = {k: _words(its[0]) for k, its in of_key.items()
@@ -90,7 +90,8 @@ def made_up_names(count: int) -> MadeUpNames:
     return MadeUpNames(str(i) for i in range(count))
 
 # %% ../nbs/18_classes.ipynb #85e56403
-_OTHERS = {'other', 'others', 'background', 'unknown', 'none', 'rest', 'misc', 'negative', 'nothing'}
+_OTHERS = {
+    'other', 'others', 'background', 'unknown', 'none', 'rest', 'misc', 'negative', 'nothing'}
 
 class LabelSpace:
     "The union of the teachers' classes, in order of first sight, and where each one's are in it."
@@ -134,9 +135,9 @@ class LabelSpace:
         if not its: return None
         which = ' and '.join(map(repr, whose[its[0]]))
         return (f'teachers {which} share {_some(map(repr, its))}. Such a name says little: '
-                f'{its[0]!r} may be one thing to one teacher and another to the next, yet it becomes '
-                f'one class. If they differ, name the classes, teacher.renamed({{{its[0]!r}: ...}}) or --rename '
-                'TEACHER:OLD=NEW')
+                f'{its[0]!r} may be one thing to one teacher and another to the next, yet it '
+                'becomes one class. If they differ, name the classes, '
+                f'teacher.renamed({{{its[0]!r}: ...}}) or --rename TEACHER:OLD=NEW')
 
     def _near(self) -> str|None:
         whose = {c: {*its} for c, its in self._knowing().items()}

@@ -43,8 +43,8 @@ def _folder(path: Path) -> Path:
 def _settings(a) -> dict: # of both kinds of training
     return dict(epochs=a.epochs, batch_size=a.batch_size, lr=a.lr, seed=a.seed, device=a.device,
                 mixed_precision=a.amp, compile=a.compile, augment=AUGMENTATIONS[a.augment],
-                tracker=a.tracker, resume=a.resume, overwrite=a.overwrite, save_minutes=a.save_minutes,
-                save_steps=a.save_steps)
+                tracker=a.tracker, resume=a.resume, overwrite=a.overwrite,
+                save_minutes=a.save_minutes, save_steps=a.save_steps)
 
 def _train_teacher(a, command):
     teacher = teacher_from_folder(a.data, a.backbone, _folder(a.out), a.classes, a.size,
@@ -142,7 +142,8 @@ def _as_csv(top: int): # a terminal is shown no control characters
 
 def _benchmark(a, command):
     failed = benchmark(_folder(a.out), a.repeats, a.small, a.device, a.parts, a.minutes)['failed']
-    if failed: raise ValueError(f'{len(failed)} failed: {", ".join(failed)}; the others are written')
+    if failed:
+        raise ValueError(f'{len(failed)} failed: {", ".join(failed)}; the others are written')
 
 def _experiment(a, command): experiment(a.name, a.seeds, a.out, a.device)
 
@@ -183,7 +184,8 @@ def main(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (ValueError, OSError, FloatingPointError, torch.OutOfMemoryError) as error:
-        print(f'cka_nb {options.command}: ' + printable(' '.join(str(error).split())), file=sys.stderr)
+        print(f'cka_nb {options.command}: ' + printable(' '.join(str(error).split())),
+              file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop: # between two steps, or at once
         if not aside: print(f'cka_nb {options.command}: {stop or "interrupted"}', file=sys.stderr)

@@ -141,11 +141,7 @@ def student_from_folders(
                                        'skip' if unknown == 'skip' else 'raise')
     heap = read_images(images, size, damaged)
     aim = objective_from(objective) if isinstance(objective, str) else objective
-    wants = published(backbone, build_backbone(backbone, 2)) if pretrained else Preprocess()
-    mean, std = _normalisation(wants)
-    with seeded(training.get('seed', 0)):
-        student = Student(backbone, LabelSpace(teachers), input_size=size, pretrained=pretrained,
-                          mean=mean, std=std)
+    student = _untrained(backbone, teachers, size, pretrained, training.get('seed', 0))
     history = amalgamate(teachers, student, heap, aim, out=out,
                          ownership=OWNERSHIPS[ownership](LabelSpace(teachers)), **training)
     if place()[0]: return student # one process writes
@@ -153,11 +149,7 @@ def student_from_folders(
             f'{history[-1]["seconds"]:.0f} s. ' + (
             f'Judged by {len(judged)} images of {Path(test).name}.' if judged else
             'No labelled images were given to judge it by.'))
-    if held: # a finished run that was loaded may have been calibrated already
-        if (student.provenance.get('calibration') or {}).get('set') != Path(calibration).name:
-            calibrate(student, held, device=training.get('device'))
-            student.save(out/'student')
-        lead += f' Calibrated on {len(held)} images of {Path(calibration).name}.'
+    if held: lead += _calibrated(student, held, calibration, out, training.get('device'))
     rows = report_of(out, student, judged or Unlabelled(heap), lead, teachers, aim, command,
                      device=training.get('device'), unknown=unknown)
     if judged:
@@ -165,6 +157,21 @@ def student_from_folders(
             'set': Path(test).name}
         student.save(out/'student')
     return student
+
+def _untrained(backbone: str, teachers: list[Teacher], size, pretrained: bool, seed) -> Student:
+    wants = published(backbone, build_backbone(backbone, 2)) if pretrained else Preprocess()
+    mean, std = _normalisation(wants)
+    with seeded(seed):
+        return Student(backbone, LabelSpace(teachers), input_size=size, pretrained=pretrained,
+                       mean=mean, std=std)
+
+def _calibrated(student: Student, held, folder: str|Path, out: Path, device) -> str: # a sentence
+    name = Path(folder).name
+    # a finished run that was loaded may have been calibrated already
+    if (student.provenance.get('calibration') or {}).get('set') != name:
+        calibrate(student, held, device=device)
+        student.save(out/'student')
+    return f' Calibrated on {len(held)} images of {name}.'
 
 # %% ../nbs/51_commands.ipynb #bf277fd9
 def report_of(
@@ -188,11 +195,7 @@ def report_of(
         rows, said = judge(model, list(teachers), dataset, batch_size, device, unknown)
     else:
         dataset = _some(dataset)
-        # the sample's labels are all 0, and not used
-        said = answers_of(model, dataset, batch_size, device)._replace(labels=None)
-        counts = torch.bincount(said.probabilities.argmax(1), minlength=len(said.classes))
-        rows = {'student': {'predicted': dict(zip(said.classes, counts.tolist())),
-                            'count': len(dataset)}}
+        rows, said = _predicted(model, dataset, batch_size, device)
     run, history = _left(out/'run.json', dict), _left(out/'history.json', list)
     if run: write_json(out/'run.json', {'command': command} | run)
     write_json(out/'result.json', rows)
@@ -220,6 +223,13 @@ def _left(file: Path, kind: type): # what a run in this folder left, if there wa
 def _some(dataset, most: int=512) -> TensorImages: # a sample, with labels nobody reads
     index = epoch_order(len(dataset), 0, 0)[:most].sort().values.tolist()
     return TensorImages(Unlabelled(dataset).batch(index), torch.zeros(len(index)).long())
+
+def _predicted(model, dataset, batch_size: int, device) -> tuple[dict, Answers]: # rows, answers
+    # the sample's labels are all 0, and not used
+    said = answers_of(model, dataset, batch_size, device)._replace(labels=None)
+    counts = torch.bincount(said.probabilities.argmax(1), minlength=len(said.classes))
+    return {'student': {'predicted': dict(zip(said.classes, counts.tolist())),
+                        'count': len(dataset)}}, said
 
 def _figures(model, dataset, said: Answers, objective, history) -> dict: # caption -> figure
     predicted, figures = said.probabilities.argmax(1), {}

@@ -122,7 +122,8 @@ def full_precision(loss):
 def _overflow(name: str, dtype: torch.dtype, given: dict) -> str:
     sizes = [f'{k} up to {x.detach().abs().max().item():.3g}' if isinstance(x, Tensor)
              else f'{k} {x}' for k, x in given.items()
-             if isinstance(x, float) or isinstance(x, Tensor) and x.numel() and x.is_floating_point()]
+             if isinstance(x, float)
+             or isinstance(x, Tensor) and x.numel() and x.is_floating_point()]
     return f'{name} overflows {dtype}: ' + ', '.join(sizes)
 
 # %% ../nbs/02_core.ipynb #f68f31d4
@@ -154,7 +155,8 @@ def _generators(): # of the devices in use: get the state, put it back, seed
     # a GPU that nobody has used yet keeps the seed that waits for it; torch.manual_seed replaces it
     for module in (torch.cuda, torch.xpu):
         if module.is_initialized():
-            used.append((module.get_rng_state_all, module.set_rng_state_all, module.manual_seed_all))
+            used.append((
+                module.get_rng_state_all, module.set_rng_state_all, module.manual_seed_all))
     if torch.backends.mps.is_available():
         used.append((torch.mps.get_rng_state, torch.mps.set_rng_state, torch.mps.manual_seed))
     return used

@@ -245,8 +245,8 @@ def safety_table(
     def hashes(): of_teachers(); of_teachers(); images_hash(images, every=False)
     history = [dict.fromkeys('abcdefghij', 1 / 3)] * steps * 60
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, seeded(0), step_of(
-            ContrastiveAmalgamation(), lambda x, index_b: ask(teachers, x), space, widths, images, s,
-            device) as step:
+            ContrastiveAmalgamation(), lambda x, index_b: ask(teachers, x), space, widths, images,
+            s, device) as step:
         kept, steps_done = Checkpoints(folder, {}), iter(range(10**6))
         def checkpoint():
             of_teachers()

@@ -238,7 +238,8 @@ def view_of(
 ) -> Tensor:             # (B, C, H, W)
     "View `number` of each image: a pure function of seed, number and image."
     if augment is None: return images_bchw
-    with one_device('augment'): return augment(images_bchw, lambda k: uniform(index, seed, number, k))
+    with one_device('augment'):
+        return augment(images_bchw, lambda k: uniform(index, seed, number, k))
 
 # %% ../nbs/11_data.ipynb #0e5b8c05
 def numbered_batches(

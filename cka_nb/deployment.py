@@ -28,7 +28,7 @@ def export(
     input_size: tuple[int, int, int]|None=None, # (C, H, W); None: the student's
     tolerance: float=1e-5, # allowed difference from PyTorch, as a share of the largest output
 ) -> float:         # the largest difference that was seen, in the same terms
-    "Write the student as one checked file, any batch size; a file not written here is not replaced."
+    "Write the student as one checked file, any batch size; only a file written here is replaced."
     file, kinds = Path(file), {'.onnx': _onnx, '.pt2': _program}
     if file.suffix not in kinds:
         raise ValueError(f'{file} must end in .onnx (ONNX Runtime) or .pt2 (torch.export)')

@@ -44,14 +44,15 @@ def one_device(
         text = str(error)
         signs = ('on the same device', 'indices should be either on', 'but expected on',
                  'not on the expected device', 'Placeholder storage', 'to numpy. Use Tensor.cpu()')
-        # "Input type (torch.cuda.FloatTensor) and weight type (torch.FloatTensor) should be the same"
+        # "Input type (torch.cuda.FloatTensor) and weight type (torch.FloatTensor) should be the
+        # same"
         types = 'should be the same' in text and any(
             text.count(name) == 1 for name in ('cuda.', 'MPS', 'xpu.'))
         if not types and not any(sign in text for sign in signs): raise
         raise ValueError(
-            f'{whose} mixes devices ({text.splitlines()[0][:120]}). Its inputs are on the device that '
-            'computes: move its own tensors there, tensor.to(x.device), or make it an nn.Module that '
-            'keeps them as buffers') from error
+            f'{whose} mixes devices ({text.splitlines()[0][:120]}). Its inputs are on the device '
+            'that computes: move its own tensors there, tensor.to(x.device), or make it an '
+            'nn.Module that keeps them as buffers') from error
 
 # %% ../nbs/04_devices.ipynb #290dc8d5
 DEVICES = ('cpu', 'cuda', 'mps', 'xpu')
@@ -113,7 +114,7 @@ def _go_home(model, homes, parts, turned) -> None:
 def to_device(
     x: Tensor,
     device: torch.device,
-    pin: bool=True, # from pinned memory, which the system gets back late: for a batch, not for a set
+    pin: bool=True, # from pinned memory, which the system gets back late: for a batch, not a set
 ) -> Tensor:
     "The tensor on the device; the host does not wait for a pinned copy to a CUDA device."
     if x.device.type == device.type: return x.to(device)

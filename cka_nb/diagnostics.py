@@ -117,8 +117,9 @@ def _notes(space, teachers: dict, belief: dict, one_owner) -> list[str]: # most 
     count = sum(belief['counts'].values())
     few = [name for name, its in belief['owned'].items() if its < .01 * count] \
         if len(teachers) > 1 else []
-    return [*_of_teachers(teachers, belief, count, few, one_owner), *_of_counts(space, belief, count),
-            *_of_agreement(teachers), *_of_doubt(space, teachers, belief, few)]
+    return [*_of_teachers(teachers, belief, count, few, one_owner),
+            *_of_counts(space, belief, count), *_of_agreement(teachers),
+            *_of_doubt(space, teachers, belief, few)]
 
 def _part(n: int, count: int) -> str: return f'{n:,} of {count:,} images'
 
@@ -127,8 +128,9 @@ def _of_teachers(teachers: dict, belief: dict, count: int, few: list, one_owner)
     for name, its in teachers.items():
         top = max(its['counts'], key=its['counts'].get)
         if len(its['counts']) > 1 and its['counts'][top] >= .95 * count:
-            notes.append(f'teacher {name!r} says {top!r} of {_part(its["counts"][top], count)}: does '
-                         'it see them as in training (transform=...: size, normalisation, channels)?')
+            notes.append(f'teacher {name!r} says {top!r} of {_part(its["counts"][top], count)}: '
+                         'does it see them as in training (transform=...: size, normalisation, '
+                         'channels)?')
     if one_owner: return [*notes, one_owner]
     return notes + [
         f'teacher {name!r} is given {_part(belief["owned"][name], count)}: do the images show its '
@@ -139,16 +141,16 @@ def _of_counts(space, belief: dict, count: int) -> list[str]: # classes that tak
     taken, expected = ([*belief[k].values()] for k in ('counts', 'expected'))
     middle = sorted(taken)[(len(taken) - 1) // 2]
     return [f'class {space.classes[c]!r} takes {_part(taken[c], count)} (the middle class '
-            f'{middle:,}), the teachers\' own probabilities give it {expected[c]:,.0f}: look at its '
-            'images. If they show something else, leave them out, try other views (augment=...), '
-            'train the teacher longer, or drop the class'
+            f'{middle:,}), the teachers\' own probabilities give it {expected[c]:,.0f}: look at '
+            'its images. If they show something else, leave them out, try other views '
+            '(augment=...), train the teacher longer, or drop the class'
             for c in swallowing(torch.tensor(taken), torch.tensor(expected))]
 
 def _of_agreement(teachers: dict) -> list[str]:
     pairs = ((a, b, teachers[a].get('agreement', {}).get(b)) for a, b in combinations(teachers, 2))
     return [f'teachers {a!r} and {b!r} say the same of {100 * its["same"]:.0f} % of the '
-            f'{its["images"]:,} images of classes that both know: do the names mean the same? If not, '
-            'rename one: teacher.renamed({"old": "new"}) or --rename'
+            f'{its["images"]:,} images of classes that both know: do the names mean the same? If '
+            'not, rename one: teacher.renamed({"old": "new"}) or --rename'
             for a, b, its in pairs if its and its['images'] >= 32 and its['same'] < .5]
 
 def _of_doubt(space, teachers: dict, belief: dict, few: list) -> list[str]:

@@ -43,8 +43,9 @@ def check_known(
         raise ValueError(f'unknown must be {", ".join(map(repr, UNKNOWN))}, got {unknown!r}')
     if names is None:
         if classes != [*map(str, range(len(classes)))]: # else they are the numbers
-            warnings.warn(f'the labels have no names: 0 is taken for {classes[0]!r} and so on, in the '
-                          'order of the model; if they count otherwise, set .classes of the data set')
+            warnings.warn(f'the labels have no names: 0 is taken for {classes[0]!r} and so on, in '
+                          'the order of the model; if they count otherwise, set .classes of the '
+                          'data set')
         return
     if set(names) <= set(classes): return
     if not set(names) & set(classes): # whatever is asked for, there is nothing to judge by
@@ -127,12 +128,7 @@ def answers_of(
     dataset = labelled(dataset)
     names = class_names_of(dataset)
     place = None if names is None else [classes.index(n) if n in classes else -1 for n in names]
-    if not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f'batch_size must be a whole number of at least 1, got {batch_size!r}')
-    if not hasattr(dataset, '__len__') or not hasattr(dataset, '__getitem__'):
-        raise TypeError(
-            f'evaluate needs a labelled data set with a length, got {type(dataset).__name__}')
-    if not len(dataset): raise ValueError('the data set is empty')
+    _check_readable(dataset, batch_size)
     later = unknown == 'raise' and not _apart(dataset) # they are counted while it is read
     check_known(dataset, classes, 'wrong' if later else unknown, who)
     rows, where, count, strange = [], device_for(device), Counter(), False
@@ -157,6 +153,14 @@ def answers_of(
                          f'{_cure(classes)}')
     if not rows: raise ValueError('the data set has no image of a class that the model knows')
     return Answers(*(torch.cat(parts) for parts in zip(*rows)), classes, tasks)
+
+def _check_readable(dataset, batch_size: int) -> None:
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f'batch_size must be a whole number of at least 1, got {batch_size!r}')
+    if not hasattr(dataset, '__len__') or not hasattr(dataset, '__getitem__'):
+        raise TypeError(
+            f'evaluate needs a labelled data set with a length, got {type(dataset).__name__}')
+    if not len(dataset): raise ValueError('the data set is empty')
 
 def _apart(dataset) -> bool: # whether `labels_of` gives its labels without decoding an image
     if isinstance(dataset, (TensorImages, ClassSubset, ImageFiles)):

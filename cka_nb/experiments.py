@@ -42,10 +42,10 @@ def probe(
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
-    asked = [answers_of(student, data, device=device) for data in (train, judged)]
-    fitted = make_pipeline(StandardScaler(), LogisticRegression(C=.1, max_iter=200))
-    fitted.fit(asked[0].features.numpy(), asked[0].labels.numpy())
-    return fitted.score(asked[1].features.numpy(), asked[1].labels.numpy())
+    said = [answers_of(student, data, device=device) for data in (train, judged)]
+    fit_to, asked = ((its.features.numpy(), its.labels.numpy()) for its in said)
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=.1, max_iter=200))
+    return model.fit(*fit_to).score(*asked)
 
 def agreement(
     student: Student,
@@ -117,9 +117,8 @@ def _what(setting: Setting, seed: int, judge: str, epochs: int|None) -> dict: # 
 def _amalgamated(teachers, student, images, objective, options: dict) -> list[dict]: # the history
     views = 8 if getattr(objective, 'takes_posterior', False) else 0 # others ignore ownership
     with tempfile.TemporaryDirectory() as folder: # for the answers about fixed views
-        cache = folder if options.get('fixed_views') else None
-        return amalgamate(teachers, student, images, objective,
-                          **dict(views=views, cache=cache) | options)
+        usual = dict(views=views, cache=folder if options.get('fixed_views') else None)
+        return amalgamate(teachers, student, images, objective, **usual | options)
 
 # %% ../nbs/45_experiments.ipynb #23b527a1
 class _Rows(dict):
@@ -131,13 +130,11 @@ class _Rows(dict):
     def judge(self, name: str, model, data, start: float, **more):
         "Add the model's row; teachers that are made again must give the answers that are kept."
         said = answers_of(model, data, device=self.device)
-        right = said.probabilities.argmax(1) == said.labels
-        right = ''.join('01'[int(r)] for r in right)
+        right = ''.join('01'[int(r)] for r in said.probabilities.argmax(1) == said.labels)
         if name in self and self[name]['right'] != right:
-            raise ValueError(
-                f'{self.path} holds a {name} with other answers than the one made now: something '
-                'that the file does not say has changed, or a GPU was used, which need not make '
-                'the same bits twice; begin a new file')
+            raise ValueError(f'{self.path} holds a {name} with other answers than the one made '
+                             'now: something that the file does not say has changed, or a GPU was '
+                             'used, which need not make the same bits twice; begin a new file')
         models = model if isinstance(model, list) else [model]
         self[name] = scores(said) | more | {
             'parameters': sum(p.numel() for m in models for p in m.parameters()),
@@ -245,8 +242,7 @@ EXPERIMENTS = {
     **{f'fixed_views/{name}': Experiment(
         SETTINGS[name], _views, range(5), 'fixed_views', _views_of,
         'joint accuracy with K fixed views of each image', name)
-       for name in ('digits', 'digits_four')},
-}
+       for name in ('digits', 'digits_four')}}
 
 # %% ../nbs/45_experiments.ipynb #84117a4e
 def experiment(

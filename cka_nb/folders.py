@@ -163,6 +163,6 @@ def check_made_from(
             wrong.append(f'{name!r} has {some(has)} instead of {some(had)}' if had or has
                          else f'{name!r} has its classes in another order')
     if wrong:
-        raise ValueError(f'these are not the student\'s teachers: {"; ".join(wrong)}. Give those it '
-                         f'was made from ({", ".join(made)}), renamed and dropped as for it, or say '
-                         '--other-teachers to compare with others')
+        raise ValueError(f'these are not the student\'s teachers: {"; ".join(wrong)}. Give those '
+                         f'it was made from ({", ".join(made)}), renamed and dropped as for it, or '
+                         'say --other-teachers to compare with others')

@@ -61,7 +61,7 @@ def _simple(thing): # what stands in one line, or _NOT
     if isinstance(thing, float): return float(thing) if math.isfinite(thing) else str(thing)
     if isinstance(thing, np.generic): return _simple(thing.item())
     if isinstance(thing, PurePath): return str(thing)
-    if isinstance(thing, np.ndarray) and thing.dtype.hasobject: return _NOT # its bytes are addresses
+    if isinstance(thing, np.ndarray) and thing.dtype.hasobject: return _NOT # bytes are addresses
     if isinstance(thing, (Tensor, np.ndarray)): return _numbers(thing)
     if isinstance(thing, (bytes, bytearray)): return f'{len(thing)} bytes {_sha(thing)}'
     if isinstance(thing, (complex, range, slice, torch.dtype, torch.device, torch.layout,
@@ -108,7 +108,8 @@ def _parts(thing, values: bool, strict: bool) -> tuple: # a heading, and what it
     kind = type(thing)
     if isinstance(thing, nn.Module): return _class_of(thing), _of_module(thing, values, strict)
     if isinstance(thing, Mapping): return kind.__name__, {_key(k): v for k, v in thing.items()}
-    if isinstance(thing, (list, tuple)): return f'{kind.__name__} of {len(thing)}', dict(enumerate(thing))
+    if isinstance(thing, (list, tuple)):
+        return f'{kind.__name__} of {len(thing)}', dict(enumerate(thing))
     if isinstance(thing, (set, frozenset)):
         its = sorted(thing, key=lambda v: json.dumps(told(v, ''), sort_keys=True))
         return f'{kind.__name__} of {len(its)}', dict(enumerate(its))
@@ -137,14 +138,14 @@ def _of_module(module: nn.Module, values: bool, strict: bool) -> dict:
     hooks = {k: list(vars(module)[k].values()) for k in ('_forward_pre_hooks', '_forward_hooks')
              if strict and vars(module).get(k)}
     held = {**module._parameters, **module._buffers}
-    shapes = {k: v if values or v is None else
-              f'{v.dtype} {tuple(v.shape)}{"" if v.requires_grad or k in module._buffers else " frozen"}'
+    shapes = {k: v if values or v is None else f'{v.dtype} {tuple(v.shape)}'
+              f'{"" if v.requires_grad or k in module._buffers else " frozen"}'
               for k, v in held.items()}
     return own | hooks | shapes | module._modules
 
 _INTERNAL = {*vars(nn.Module()), '_compiled_call_impl'}
 
-def _of_object(thing, values: bool) -> dict: # its attributes, or whatever `copy` would make it again from
+def _of_object(thing, values: bool) -> dict: # its attributes, or what `copy` would make it from
     reduce = copyreg.dispatch_table.get(type(thing))
     made = reduce(thing) if reduce else thing.__reduce_ex__(4)
     if isinstance(made, str): return {'name': made}
@@ -156,7 +157,8 @@ def _of_object(thing, values: bool) -> dict: # its attributes, or whatever `copy
     found = {_key(k): v for s in states for k, v in s.items()}
     if function is not copyreg.__newobj__ or len(args) > 1: # not by its class and attributes alone
         found |= {'(made by)': function, '(arguments)': args[function is copyreg.__newobj__:]}
-    return found | {k: list(v) for k, v in (('(items)', items or ()), ('(pairs)', pairs or ())) if v}
+    return found | {
+        k: list(v) for k, v in (('(items)', items or ()), ('(pairs)', pairs or ())) if v}
 
 # %% ../nbs/05_identity.ipynb #e1743cbc
 def _of_function(function: FunctionType) -> tuple: # what it says, and what it refers to
@@ -164,7 +166,7 @@ def _of_function(function: FunctionType) -> tuple: # what it says, and what it r
     if text is None: # no source at hand: what the interpreter made of it
         its = sys.version_info
         text = f'{function.__qualname__} {_sha(_compiled(code))} of Python {its.major}.{its.minor}'
-    if _is_in_its_module(function): return text, {} # of a program or a notebook: what is written there
+    if _is_in_its_module(function): return text, {} # of a program, notebook: what is written there
     cells = zip(code.co_freevars, function.__closure__ or ())
     held = {k: cell.cell_contents for k, cell in cells}
     # in brackets: no variable has such a name
@@ -172,7 +174,8 @@ def _of_function(function: FunctionType) -> tuple: # what it says, and what it r
     names = sorted(_global_names(code) & function.__globals__.keys())
     its = {k: function.__globals__[k] for k in names
            if not isinstance(function.__globals__[k], ModuleType)}
-    return text, held | {k: v for k, v in defaults.items() if v} | ({'(globals)': its} if its else {})
+    return text, held | {k: v for k, v in defaults.items() if v} | (
+        {'(globals)': its} if its else {})
 
 def _source(function: FunctionType) -> str|None: # without comments and layout; None if not at hand
     code = function.__code__
@@ -222,7 +225,7 @@ def in_a_word(thing) -> str|None: # the whole account is `told`
 
 # %% ../nbs/05_identity.ipynb #199f7eb1
 def structure(model: nn.Module) -> str: # 16 hexadecimal digits
-    "What a network is apart from its weights: layers, their settings, names, shapes, what is frozen."
+    "What a network is but for its weights: layers, their settings, names, shapes, what is frozen."
     return _sha(json.dumps(told(model, '', values=False, strict=False)))
 
 def settings_of(
@@ -305,5 +308,5 @@ def check_same(
     differs = differences(then, now, moving)
     if differs:
         more = f'; and {len(differs) - 6} more' if len(differs) > 6 else ''
-        raise ValueError(f'{where} belongs to another {what} ({"; ".join(differs[:6])}{more}). Choose '
-                         'the settings it was made with, or another folder')
+        raise ValueError(f'{where} belongs to another {what} ({"; ".join(differs[:6])}{more}). '
+                         'Choose the settings it was made with, or another folder')

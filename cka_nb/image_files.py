@@ -110,7 +110,8 @@ class ImageFiles(Dataset):
                           f'left out; the first is {self.files[good.index(False)]}')
         self.files = [f for f, fine in zip(self.files, good) if fine]
 
-# what `kinds` are; Pillow would go by a file's content and, for one, hand PostScript to an interpreter
+# what `kinds` are; Pillow goes by a file's content and would, for one, hand PostScript to an
+# interpreter
 _FORMATS = ('JPEG', 'PNG', 'WEBP', 'AVIF', 'BMP', 'GIF', 'TIFF', 'PPM', 'JPEG2000', 'TGA')
 def _known(Image): # those that this Pillow was built with
     Image.init(); return [f for f in _FORMATS if f in Image.OPEN]

@@ -162,7 +162,7 @@ def check_range(
     images_bchw: Tensor, # (B, C, H, W), the first of a data set
     source,              # the data set they are of; nobody is warned of it twice
 ) -> None:
-    "Warn if floats leave [0, 1] by more than .01, or are all dark: what they look like, what to do."
+    "Warn if floats leave [0, 1] by over .01, or are all dark: what they look like, what to do."
     if not images_bchw.is_floating_point() or not images_bchw.numel(): return
     low, high = torch.stack(images_bchw.detach().aminmax()).tolist()
     note = note_of_range(low, high)

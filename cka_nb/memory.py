@@ -44,10 +44,7 @@ def teachers_table(
     images, most = Unlabelled(some_images(2 * s['batch'], s['size'])), max(s['counts'])
     teachers = some_teachers(max(s['asked']), s, device)
     D = ask(teachers[:1], images.batch([0, 1]).to(device))[0].features.shape[1]
-    def known(T): # as if asked before: (N, 4) logits and (N, D) features of each
-        with seeded(0): said = [(torch.randn(len(images), 4), torch.randn(len(images), D).relu())
-                                for _ in range(T)]
-        return [Output(*(part.to(device) for part in its)) for its in said]
+
     def reading(said, x, index_b):
         return [Output(*(part[index_b.to(device)] for part in its)) for its in said]
     target_bc = torch.full((s['batch'], 4 * most), 1 / (4 * most), device=device)
@@ -59,7 +56,8 @@ def teachers_table(
             return until.enter_context(step_of(objective, say, space, [D] * T, images, s, device))
         variants = {'student': step(most, alone, lambda x, index_b: [])}
         for T in s['counts']:
-            variants[f'{T} known'] = step(T, ContrastiveAmalgamation(), partial(reading, known(T)))
+            said = _as_if_asked(T, len(images), D, device)
+            variants[f'{T} known'] = step(T, ContrastiveAmalgamation(), partial(reading, said))
         for T in s['asked']:
             variants[f'{T} asked'] = step(T, ContrastiveAmalgamation(),
                                           lambda x, index_b, T=T: ask(teachers[:T], x))
@@ -75,6 +73,11 @@ def teachers_table(
                 ratios=ratios_of(seconds, wanted),
                 extra_per_teacher=interval(extra) | {'each': extra},
                 epoch_seconds=dict(images=10_000, derived='steps x median seconds', **epoch))
+
+def _as_if_asked(T: int, N: int, D: int, device) -> list[Output]: # (N, 4) logits, (N, D) features
+    with seeded(0):
+        said = [(torch.randn(N, 4), torch.randn(N, D).relu()) for _ in range(T)]
+    return [Output(*(part.to(device) for part in its)) for its in said]
 
 # %% ../nbs/54_memory.ipynb #e8fac085
 def _dull_intra(z, labels_b, tau=.1):
@@ -221,8 +224,9 @@ def size_table(
     s = SMALL if small else FULL
     counts = s['sizes'][:2] if device.type == 'cuda' else s['sizes']
     size, (classes, features) = s['tiny'], s['says']
-    rows = {f'{count:,} images': in_fresh_process('memory', 'size_of', count, size, classes, features,
-                                                  s['steps'], device.type) for count in counts}
+    rows = {f'{count:,} images': in_fresh_process(
+        'memory', 'size_of', count, size, classes, features, s['steps'], device.type)
+        for count in counts}
     return dict(setting=dict(size=size, classes=classes, features=features, views=1, batch=64,
                              steps=s['steps']),
                 seconds={}, ratios={}, rows=rows)

@@ -136,8 +136,9 @@ def _reading(net, name, num_classes, channels, pretrained, image_size) -> nn.Mod
     try: return read(_of_timm(name, num_classes, channels, pretrained, {'img_size': size}))
     except Exception as error:
         text = (str(error).splitlines() or [type(error).__name__])[0][:120]
-        raise ValueError(f'{name} does not read images of {size[0]} x {size[1]}, nor can it be made '
-                         f'for them ({text}): give another size, or another backbone') from error
+        raise ValueError(f'{name} does not read images of {size[0]} x {size[1]}, nor can it be '
+                         f'made for them ({text}): give another size, or another '
+                         'backbone') from error
 
 # two families announce a change of their initialisation, and train with a second head
 def _quiet(name: str) -> dict:

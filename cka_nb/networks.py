@@ -44,11 +44,13 @@ def pooled(
     return features.flatten(1)
 
 def _tensor_in(thing, depth: int=4) -> Tensor|None: # Hugging Face's names first, then the first one
-    if isinstance(thing, Tensor): return thing if thing.is_floating_point() and thing.ndim > 1 else None
+    if isinstance(thing, Tensor):
+        return thing if thing.is_floating_point() and thing.ndim > 1 else None
     for name in ('pooler_output', 'last_hidden_state'):
         its = thing.get(name) if isinstance(thing, Mapping) else getattr(thing, name, None)
         if isinstance(its, Tensor): return its
-    parts = (thing.values() if isinstance(thing, Mapping) else thing if isinstance(thing, (tuple, list))
+    parts = (thing.values() if isinstance(thing, Mapping)
+             else thing if isinstance(thing, (tuple, list))
              else getattr(thing, '__dict__', {}).values())
     found = (_tensor_in(part, depth - 1) for part in parts if depth)
     return next((x for x in found if x is not None), None)
@@ -150,7 +152,8 @@ COMPUTED_IN = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 class Kept:
     "Catches what a layer reads or gives; a copy of it has caught nothing."
     def __init__(self): self.value = None
-    def input(self, module, args, kwargs): self.value = args[0] if args else next(iter(kwargs.values()))
+    def input(self, module, args, kwargs):
+        self.value = args[0] if args else next(iter(kwargs.values()))
     def output(self, module, args, out): self.value = out
     def __reduce__(self): return Kept, ()
 
@@ -159,13 +162,13 @@ def check_has_values(model: nn.Module) -> None:
     kind = type(model).__name__
     for name, x in itertools.chain(model.named_parameters(), model.named_buffers()):
         if nn.parameter.is_lazy(x):
-            raise ValueError(f'{kind} has lazy layers without weights ({name!r}): run it on one batch '
-                             'first')
+            raise ValueError(f'{kind} has lazy layers without weights ({name!r}): run it on one '
+                             'batch first')
         if x.is_meta or any(c.__name__ == 'FakeTensor' for c in type(x).__mro__):
-            raise ValueError(f'{name!r} of {kind} has a shape and no values (it was made on the meta '
-                             'device, by init_empty_weights or under a FakeTensorMode): make the '
-                             'network without it, or load its weights, model.load_state_dict(weights, '
-                             'assign=True)')
+            raise ValueError(f'{name!r} of {kind} has a shape and no values (it was made on the '
+                             'meta device, by init_empty_weights or under a FakeTensorMode): make '
+                             'the network without it, or load its weights, '
+                             'model.load_state_dict(weights, assign=True)')
 
 def own_copy(
     model: nn.Module,
@@ -215,17 +218,18 @@ def _not_copied(model: nn.Module, error: Exception) -> str:
             if isinstance(value, dict): # hooks
                 value = next((v for v in value.values() if fails(v)), value)
             where = f'{name}.{key}' if name else key
-            return (f'{type(model).__name__} cannot be copied: its {where} is a {type(value).__name__} '
-                    f'({first_line(error)}). A copy is what is frozen or trained here: keep it in a '
-                    'function, self.ask = lambda x: ..., which is shared, not copied, or give '
-                    f'{type(m).__name__} a method __deepcopy__(self, memo) that makes it anew')
-    return (f'{type(model).__name__} cannot be copied ({first_line(error)}): hand in a plain module '
-            'that holds its own weights')
+            return (f'{type(model).__name__} cannot be copied: its {where} is a '
+                    f'{type(value).__name__} ({first_line(error)}). A copy is what is frozen or '
+                    'trained here: keep it in a function, self.ask = lambda x: ..., which is '
+                    f'shared, not copied, or give {type(m).__name__} a method '
+                    '__deepcopy__(self, memo) that makes it anew')
+    return (f'{type(model).__name__} cannot be copied ({first_line(error)}): hand in a plain '
+            'module that holds its own weights')
 
 def check_learns(model: nn.Module) -> None:
     "`ValueError` if no weight of the model would change by training, with what to do."
     weights = [*model.parameters()]
     if weights and not any(p.requires_grad for p in weights):
-        raise ValueError(f'all weights of {type(model).__name__} are frozen, as those of a teacher are: '
-                         'model.requires_grad_(True) lets them learn')
+        raise ValueError(f'all weights of {type(model).__name__} are frozen, as those of a teacher '
+                         'are: model.requires_grad_(True) lets them learn')
     if not weights: raise ValueError(f'{type(model).__name__} has no weights that could learn')

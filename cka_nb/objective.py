@@ -26,10 +26,10 @@ from .soft_targets import (
 class Objective(Protocol):
     """What `amalgamate` asks of `objective`: the parts of the loss of one batch.
 
-    `build(space, student_width, teacher_widths)` is optional: it is called once, before training, and
-    makes what has weights (D_s and T of D_t are the numbers of features).
-    With an attribute `takes_posterior` that is true, the call is handed `posterior`, too: (B, C), the
-    belief over the union, where the estimator has one.
+    `build(space, student_width, teacher_widths)` is optional: it is called once, before training,
+    and makes what has weights (D_s and T of D_t are the numbers of features).
+    With an attribute `takes_posterior` that is true, the call is handed `posterior`, too: (B, C),
+    the belief over the union, where the estimator has one.
     An `nn.Module` has its parameters trained along with the student.
     """
     def __call__(self,

@@ -19,11 +19,11 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str): # one line, no usage block
         self.exit(2, f'{self.prog}: {message}; see {self.prog} --help\n')
 
-def _number(kind, least: float, what: str):
+def _number(kind, least: float, what: str, most: float=math.inf):
     def read(text: str):
         try: value = kind(text)
         except ValueError: value = math.nan
-        if not (math.isfinite(value) and value >= least):
+        if not (math.isfinite(value) and least <= value <= most):
             raise argparse.ArgumentTypeError(f'must be {what}, got {text!r}')
         return value
     return read
@@ -31,6 +31,7 @@ def _number(kind, least: float, what: str):
 _count = _number(int, 1, 'a whole number of at least 1')
 _seed = _number(int, 0, 'a whole number of at least 0')
 _rate = _number(float, 1e-12, 'a number above 0')
+_share = _number(float, 0, 'from 0 to 1', most=1)
 
 def _weight(text: str) -> tuple[str, float]:
     part, _, number = text.partition('=')
@@ -38,10 +39,7 @@ def _weight(text: str) -> tuple[str, float]:
     except ValueError:
         raise argparse.ArgumentTypeError(f'must be like intra=0.2, got {text!r}') from None
 
-def _share(text: str) -> float:
-    value = _number(float, 0, 'from 0 to 1')(text)
-    if value > 1: raise argparse.ArgumentTypeError(f'must be from 0 to 1, got {text!r}')
-    return value
+
 
 def _names(text: str) -> list[str]: # a comma after a backslash belongs to a name
     name, comma, others = cut(text, ',')
@@ -64,18 +62,16 @@ def _training(command, epochs: int, size: str) -> None: # options of both kinds 
     add('--lr', type=_rate, default=2e-3, metavar='RATE',
         help='highest learning rate of the cycle (default: 0.002)')
     add('--seed', type=_seed, default=0, metavar='N', help='of everything random (default: 0)')
-    add('--augment', choices=AUGMENTATIONS, default='affine',
-        help='views: turned, zoomed and moved a little; crop-flip, for objects that may be '
-             'mirrored; none (default: affine)')
+    add('--augment', choices=AUGMENTATIONS, default='affine', help='views: turned, zoomed and '
+        'moved a little; crop-flip, for objects that may be mirrored; none (default: affine)')
     _device(command)
     add('--amp', nargs='?', const='auto', default='no', choices=('no', 'auto', 'bf16', 'fp16'),
         help='networks in half precision (alone, auto: bf16 on GPUs that compute it, fp16 on older '
              'ones, full precision elsewhere)')
     add('--compile', nargs='?', const=True, default=False, choices=('default', 'reduce-overhead',
         'max-autotune'), help='networks by torch.compile; reduce-overhead: with CUDA graphs too')
-    add('--tracker', choices=('tensorboard', 'wandb', 'trackio'),
-        help='send the history there too, through accelerate; its files go into --out (trackio\'s '
-             'into its own folder)')
+    add('--tracker', choices=('tensorboard', 'wandb', 'trackio'), help='send the history there '
+        'too, through accelerate; its files go into --out (trackio\'s into its own folder)')
     add('--resume', action='store_true', help='go on with the run in --out where it was stopped or '
         'killed; with none there, start; a finished one is loaded')
     add('--overwrite', action='store_true', help='replace the finished run in --out, which is '
@@ -87,9 +83,12 @@ def _training(command, epochs: int, size: str) -> None: # options of both kinds 
     _reading(command, size)
     add('--pretrained', action='store_true',
         help='start from published weights (downloads them, once)')
-    add('--test', type=Path, metavar='DIR',
-        help='labelled images, a sub-folder per class, to judge by at the end; they train nothing')
+    _folder(command, '--test',
+            'labelled images, a sub-folder per class, to judge by at the end; they train nothing')
     _unknown(command, '--test')
+
+def _folder(command, option: str, help: str, **more) -> None:
+    command.add_argument(option, type=Path, metavar='DIR', help=help, **more)
 
 def _unknown(command, of: str) -> None:
     command.add_argument('--unknown', choices=UNKNOWN, default='raise', help=f'images of {of} '
@@ -113,9 +112,8 @@ def _teachers(command, required: bool) -> None:
     add('--rename', action='append', default=[], metavar='OLD=NEW',
         help='another name for a class, in all teachers that have it; TEACHER:OLD=NEW in one; a = '
              'or : that belongs to a name as \\= or \\:')
-    add('--drop', action='append', default=[], metavar='CLASS',
-        help='a class nobody wants; TEACHER:CLASS drops it from one teacher; a : that belongs to a '
-             'name as \\:')
+    add('--drop', action='append', default=[], metavar='CLASS', help='a class nobody wants; '
+        'TEACHER:CLASS drops it from one teacher; a : that belongs to a name as \\:')
 
 # %% ../nbs/57_options.ipynb #8972076d
 def parser() -> argparse.ArgumentParser:
@@ -126,56 +124,52 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument('--version', action='version',
                      version=f'cka_nb {versions().get("cka_nb", "(not installed)")}')
     commands = top.add_subparsers(dest='command', required=True, metavar='COMMAND')
-    def command(name, help, description, example):
-        new = commands.add_parser(name, help=help, description=description,
-                                  epilog=f'example:\n  {example}',
-                                  formatter_class=argparse.RawDescriptionHelpFormatter)
-        return new
+    def new(name, help, description, example):
+        return commands.add_parser(name, help=help, description=description,
+                                   epilog=f'example:\n  {example}',
+                                   formatter_class=argparse.RawDescriptionHelpFormatter)
 
-    run = command('demo', 'the whole method on scikit-learn\'s digits, with a table',
-                  'Train a teacher of 0-4 and one of 5-9, then from unlabelled digits one student\n'
-                  'each by KD (joint, per task, with ownership), CFL and CKA, and a label-trained\n'
-                  'twin. Print one table; write report.html, result.json, history.json, the CKA\n'
-                  'student and five pictures. Nothing is downloaded.',
-                  'cka_nb demo --seeds 1 --epochs 10 --out runs/look')
+    run = new('demo', 'the whole method on scikit-learn\'s digits, with a table',
+              'Train a teacher of 0-4 and one of 5-9, then from unlabelled digits one student\n'
+              'each by KD (joint, per task, with ownership), CFL and CKA, and a label-trained\n'
+              'twin. Print one table; write report.html, result.json, history.json, the CKA\n'
+              'student and five pictures. Nothing is downloaded.',
+              'cka_nb demo --seeds 1 --epochs 10 --out runs/look')
     run.add_argument('--seeds', type=_count, default=5, metavar='N',
                      help='seeds 0 to N-1, each with its own teachers and students (default: 5)')
     run.add_argument('--epochs', type=_count, default=30, metavar='N',
                      help='epochs of each teacher and student (default: 30)')
-    run.add_argument('--out', type=Path, default=Path('runs/demo'), metavar='DIR',
-                     help='folder for results and pictures (default: runs/demo)')
+    _folder(run, '--out', 'folder for results and pictures (default: runs/demo)',
+            default=Path('runs/demo'))
     _device(run)
 
-    run = command('train-teacher', 'a classifier from a folder of labelled images',
-                  'Train a classifier with labels and save it as a teacher: weights, description,\n'
-                  'history.json, result.json and report.html in --out, instead of an earlier one.',
-                  'cka_nb train-teacher --data birds/ --backbone resnet18 --out teachers/birds')
-    run.add_argument('--data', type=Path, required=True, metavar='DIR',
-                     help='images, a sub-folder per class')
+    run = new('train-teacher', 'a classifier from a folder of labelled images',
+              'Train a classifier with labels and save it as a teacher: weights, description,\n'
+              'history.json, result.json and report.html in --out, instead of an earlier one.',
+              'cka_nb train-teacher --data birds/ --backbone resnet18 --out teachers/birds')
+    _folder(run, '--data', 'images, a sub-folder per class', required=True)
     run.add_argument('--backbone', required=True, metavar='NAME',
                      help='a network of torchvision or timm by name, resnet_small or vgg_small')
-    run.add_argument('--classes', type=_names, metavar='A,B,...',
-                     help='sub-folders to use, in this order; a comma that belongs to a name as '
-                     '\\, (default: all of them)')
-    run.add_argument('--out', type=Path, required=True, metavar='DIR', help='folder of the teacher')
+    run.add_argument('--classes', type=_names, metavar='A,B,...', help='sub-folders to use, in '
+                     'this order; a comma that belongs to a name as \\, (default: all of them)')
+    _folder(run, '--out', 'folder of the teacher', required=True)
     run.add_argument('--name', help='of the teacher, in tables (default: the folder\'s)')
     _training(run, 40, 'that of the published weights with --pretrained, else 64 if it can read it')
 
-    run = command('amalgamate', 'one student from teachers and unlabelled images',
-                  'Train a student of all teachers\' classes on images without labels: student,\n'
-                  'history.json, result.json and report.html in --out. Sub-folders of --images\n'
-                  'mean nothing. A student can be a teacher: that is how one is added later.',
-                  'cka_nb amalgamate --teacher teachers/birds --teacher teachers/cats \\\n'
-                  '      --images photos/ --backbone resnet18 --out runs/pets\n\n'
-                  'on two GPUs (two processes on a CPU: torchrun --nproc_per_node 2 -m cka_nb ...):\n'
-                  '  accelerate launch --num_processes 2 -m cka_nb amalgamate ... --batch-size 128\n'
-                  'The batch is shared out, so the run is the same run, and faster.')
+    run = new('amalgamate', 'one student from teachers and unlabelled images',
+              'Train a student of all teachers\' classes on images without labels: student,\n'
+              'history.json, result.json and report.html in --out. Sub-folders of --images\n'
+              'mean nothing. A student can be a teacher: that is how one is added later.',
+              'cka_nb amalgamate --teacher teachers/birds --teacher teachers/cats \\\n'
+              '      --images photos/ --backbone resnet18 --out runs/pets\n\n'
+              'on two GPUs (two processes on a CPU: torchrun --nproc_per_node 2 -m cka_nb ...):\n'
+              '  accelerate launch --num_processes 2 -m cka_nb amalgamate ... --batch-size 128\n'
+              'The batch is shared out, so the run is the same run, and faster.')
     _teachers(run, required=True)
-    run.add_argument('--images', type=Path, required=True, metavar='DIR',
-                     help='images, with or without sub-folders')
+    _folder(run, '--images', 'images, with or without sub-folders', required=True)
     run.add_argument('--backbone', required=True, metavar='NAME',
                      help='of the student: a name of torchvision or timm, resnet_small, vgg_small')
-    run.add_argument('--out', type=Path, required=True, metavar='DIR', help='folder of the run')
+    _folder(run, '--out', 'folder of the run', required=True)
     run.add_argument('--objective', choices=OBJECTIVES, default='cka',
                      help='what the student is trained for (default: cka)')
     run.add_argument('--temperature', type=_rate, metavar='TAU',
@@ -191,28 +185,27 @@ def parser() -> argparse.ArgumentParser:
                      'which teachers\' answers are averaged to find its owner (default: 8)')
     run.add_argument('--fixed-views', type=_seed, default=0, metavar='K', help='show K views of '
                      'each image in turn, not a fresh one at every step (default: 0, fresh ones)')
-    run.add_argument('--cache', type=Path, metavar='DIR', help='keep teachers\' answers about the '
-                     'fixed views there: each is asked once, also by later runs with any seed; '
-                     'nothing is asked twice after an interruption')
-    run.add_argument('--accumulate', type=_count, default=1, metavar='N', help='cut each batch into '
-                     'N parts to save memory; contrast then compares within a part (default: 1)')
+    _folder(run, '--cache', 'keep teachers\' answers about the fixed views there: each is asked '
+            'once, also by later runs with any seed; nothing is asked twice after an interruption')
+    run.add_argument('--accumulate', type=_count, default=1, metavar='N', help='cut each batch '
+                     'into N parts to save memory; contrast then compares within a part '
+                     '(default: 1)')
     run.add_argument('--ema', type=float, metavar='DECAY', help='keep a running mean of the '
                      'weights, such as 0.999 per step, instead of the last ones')
-    run.add_argument('--calibrate', type=Path, metavar='DIR', help='labelled images, a sub-folder '
-                     'per class, to fit one temperature to at the end: honest probabilities, no '
-                     'other class; not those of --test (default: none)')
+    _folder(run, '--calibrate', 'labelled images, a sub-folder per class, to fit one temperature '
+            'to at the end: honest probabilities, no other class; not those of --test (default: '
+            'none)')
     _training(run, 60, 'the largest that a teacher wants')
 
-    run = command('inspect', 'what teachers make of images, before anything is trained',
-                  'Ask the teachers about images without labels, train nothing, and print what was\n'
-                  'found: sizes and values of the images, what each teacher says and whether what it\n'
-                  'remembers fits the views, images per class as amalgamate would believe them, how\n'
-                  'sure that is, and what to do first.',
-                  'cka_nb inspect --teacher teachers/birds --teacher teachers/cats --images photos/')
+    run = new('inspect', 'what teachers make of images, before anything is trained',
+              'Ask the teachers about images without labels, train nothing, and print what was\n'
+              'found: sizes and values of the images, what each teacher says and whether what it\n'
+              'remembers fits the views, images per class as amalgamate would believe them, how\n'
+              'sure that is, and what to do first.',
+              'cka_nb inspect --teacher teachers/birds --teacher teachers/cats --images photos/')
     _teachers(run, required=True)
-    run.add_argument('--images', type=Path, required=True, metavar='DIR',
-                     help='images, with or without sub-folders')
-    run.add_argument('--out', type=Path, metavar='DIR', help='write inspection.json and report.html')
+    _folder(run, '--images', 'images, with or without sub-folders', required=True)
+    _folder(run, '--out', 'write inspection.json and report.html')
     run.add_argument('--views', type=_seed, default=8, metavar='N',
                      help='views of each image over which answers are averaged (default: 8)')
     run.add_argument('--augment', choices=AUGMENTATIONS, default='affine',
@@ -222,40 +215,39 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument('--json', action='store_true', help='print JSON, not lines')
     _device(run); _reading(run, 'the largest that a teacher wants', damaged='skip')
 
-    run = command('evaluate', 'how good a student, or teachers, are on labelled images',
-                  'Judge a student on a folder with a sub-folder per class; with --teacher,\n'
-                  'beside its teachers, renamed and dropped as they were for it. Without\n'
-                  '--student, judge teachers: each on its own classes, and side by side.',
-                  'cka_nb evaluate --student runs/pets --data test/\n'
-                  '  cka_nb evaluate --teacher teachers/birds --teacher teachers/cats --data test/')
+    run = new('evaluate', 'how good a student, or teachers, are on labelled images',
+              'Judge a student on a folder with a sub-folder per class; with --teacher,\n'
+              'beside its teachers, renamed and dropped as they were for it. Without\n'
+              '--student, judge teachers: each on its own classes, and side by side.',
+              'cka_nb evaluate --student runs/pets --data test/\n'
+              '  cka_nb evaluate --teacher teachers/birds --teacher teachers/cats --data test/')
     _student(run, required=False)
-    run.add_argument('--data', type=Path, required=True, metavar='DIR',
-                     help='images, a sub-folder per class')
+    _folder(run, '--data', 'images, a sub-folder per class', required=True)
     _teachers(run, required=False)
     run.add_argument('--other-teachers', action='store_true',
                      help='compare with teachers that the student was not made from')
     _unknown(run, '--data')
-    run.add_argument('--out', type=Path, metavar='DIR', help='write result.json and report.html')
+    _folder(run, '--out', 'write result.json and report.html')
     run.add_argument('--json', action='store_true', help='print JSON, not a table')
     _asking(run); _reading(run, 'the student\'s, or the largest that a teacher wants')
 
-    run = command('calibrate', 'honest probabilities, from labelled images',
-                  'Fit one temperature to labelled images that trained nothing, and write it into\n'
-                  'the student\'s head: predictions, exported files and a student that teaches\n'
-                  'have it then. Every image keeps its class; only the probabilities change.',
-                  'cka_nb calibrate --student runs/pets --data held-out/')
+    run = new('calibrate', 'honest probabilities, from labelled images',
+              'Fit one temperature to labelled images that trained nothing, and write it into\n'
+              'the student\'s head: predictions, exported files and a student that teaches\n'
+              'have it then. Every image keeps its class; only the probabilities change.',
+              'cka_nb calibrate --student runs/pets --data held-out/')
     _student(run)
-    run.add_argument('--data', type=Path, required=True, metavar='DIR',
-                     help='images, a sub-folder per class; not those it is to be judged by')
+    _folder(run, '--data', 'images, a sub-folder per class; not those it is to be judged by',
+            required=True)
     run.add_argument('--unknown', choices=('raise', 'skip'), default='raise', help='images whose '
                      'class the student does not know: refuse and count them, or leave them out '
                      '(default: raise)')
     _asking(run); _reading(run, 'the student\'s')
 
-    run = command('predict', 'which class an image file shows',
-                  'Print file, class and probability of every image file; of a folder, all in it.\n'
-                  'What cannot be read is named on standard error, and the status is then 2.',
-                  'cka_nb predict --student runs/pets photo.jpg more/ --csv --threshold 0.8')
+    run = new('predict', 'which class an image file shows',
+              'Print file, class and probability of every image file; of a folder, all in it.\n'
+              'What cannot be read is named on standard error, and the status is then 2.',
+              'cka_nb predict --student runs/pets photo.jpg more/ --csv --threshold 0.8')
     _student(run)
     run.add_argument('files', nargs='+', type=Path, metavar='IMAGE', help='files or folders')
     run.add_argument('--top', type=_count, default=1, metavar='N',
@@ -268,52 +260,50 @@ def parser() -> argparse.ArgumentParser:
     form.add_argument('--json', action='store_true', help='one JSON object a line')
     _asking(run)
 
-    run = command('export', 'a student as one file for ONNX Runtime or torch.export',
-                  'Write the student as FILE.onnx or FILE.pt2, any batch size, classes and\n'
-                  'preprocessing inside; checked against PyTorch before it is there. A FILE that\n'
-                  'cka_nb did not write is not replaced.',
-                  'cka_nb export --student runs/pets --out pets.onnx')
+    run = new('export', 'a student as one file for ONNX Runtime or torch.export',
+              'Write the student as FILE.onnx or FILE.pt2, any batch size, classes and\n'
+              'preprocessing inside; checked against PyTorch before it is there. A FILE that\n'
+              'cka_nb did not write is not replaced.',
+              'cka_nb export --student runs/pets --out pets.onnx')
     _student(run)
     run.add_argument('--out', type=Path, required=True, metavar='FILE', help='*.onnx or *.pt2')
     run.add_argument('--size', type=_size, metavar='SIZE',
                      help='of its images (default: the student\'s own)')
 
-    run = command('experiment', 'a result of this package, made again from its seeds',
-                  'Without NAME: list the experiments, their seeds and roughly how long one takes.\n'
-                  'With it: run the seeds and write the result. Rows are kept in runs/experiment, and\n'
-                  'the command goes on where it stopped; two seeds may run at once. A result of more\n'
-                  'seeds is not replaced.',
-                  'cka_nb experiment digits_four 0 1')
+    run = new('experiment', 'a result of this package, made again from its seeds',
+              'Without NAME: list the experiments, their seeds and roughly how long one takes.\n'
+              'With it: run the seeds and write the result. Rows are kept in runs/experiment, and\n'
+              'the command goes on where it stopped; two seeds may run at once. A result of more\n'
+              'seeds is not replaced.',
+              'cka_nb experiment digits_four 0 1')
     run.add_argument('name', nargs='?', metavar='NAME', help='of the list')
     run.add_argument('seeds', nargs='*', type=_seed, metavar='SEED', help='(default: all)')
-    run.add_argument('--out', type=Path, default=Path('results'), metavar='DIR',
-                     help='folder of the result (default: results)')
+    _folder(run, '--out', 'folder of the result (default: results)', default=Path('results'))
     _device(run)
 
-    run = command('benchmark', 'what amalgamation costs on this machine, in ratios',
-                  'Time, side by side and in turn: steps of CKA, CFL and KD, with and without kept\n'
-                  'answers; contrast and alignment against whole matrices; ways of reading images;\n'
-                  'the import. On a GPU: whether it says what the CPU says, steps in each precision,\n'
-                  'memory. Print tables; write benchmark.json and benchmark.png.',
-                  'cka_nb benchmark --parts step teachers --repeats 9')
+    run = new('benchmark', 'what amalgamation costs on this machine, in ratios',
+              'Time, side by side and in turn: steps of CKA, CFL and KD, with and without kept\n'
+              'answers; contrast and alignment against whole matrices; ways of reading images;\n'
+              'the import. On a GPU: whether it says what the CPU says, steps in each precision,\n'
+              'memory. Print tables; write benchmark.json and benchmark.png.',
+              'cka_nb benchmark --parts step teachers --repeats 9')
     run.add_argument('--parts', nargs='+', metavar='PART',
                      help='which tables: step, teachers, options, contrast, data, safety, import, '
                      'agreement, size (default: all but the last two; on a GPU agreement, step, '
                      'options, contrast, size)')
-    run.add_argument('--minutes', type=_rate, metavar='M', help='leave out what would end later, as '
-                     'far as can be told (default: 10 on a GPU, else no end)')
+    run.add_argument('--minutes', type=_rate, metavar='M', help='leave out what would end later, '
+                     'as far as can be told (default: 10 on a GPU, else no end)')
     run.add_argument('--repeats', type=_count, default=7, metavar='N',
                      help='times that each variant is run, in turn (default: 7)')
     run.add_argument('--small', action='store_true',
                      help='small networks and batches: seconds, to see that it runs')
-    run.add_argument('--out', type=Path, default=Path('runs/benchmark'), metavar='DIR',
-                     help='folder for results (default: runs/benchmark)')
+    _folder(run, '--out', 'folder for results (default: runs/benchmark)',
+            default=Path('runs/benchmark'))
     _device(run)
     return top
 
 def _student(command, required: bool=True) -> None:
-    command.add_argument('--student', type=Path, required=required, metavar='DIR',
-                         help='a saved student, or the run that made it')
+    _folder(command, '--student', 'a saved student, or the run that made it', required=required)
 
 def _asking(command) -> None:
     command.add_argument('--batch-size', type=_count, default=64, metavar='N',

@@ -174,8 +174,8 @@ class MomentOwnership:
             used[worst], left_out[worst] = False, left[worst]
             warnings.warn(
                 f'what the batch norms of teacher {worst + 1} remember does not fit these images '
-                'and is left out. Are the views (augment=...) like those it was trained with, and its '
-                'classes as frequent? It may also have been trained too briefly', MemoryLeftOut)
+                'and is left out. Are the views (augment=...) like those it was trained with, and '
+                'its classes as frequent? It may also have been trained too briefly', MemoryLeftOut)
         state['left'] = torch.tensor([max(pair) for pair in zip(left, left_out)])
         for t, (w, u) in enumerate(zip(tilts, traces)):
             state[f'tilt{t}'] = w.float() if used[t] else torch.zeros(u.shape[1])

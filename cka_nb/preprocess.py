@@ -50,10 +50,11 @@ class Preprocess(nn.Module):
         if size is not None and (len(size) != 3 or min(size) < 1):
             raise ValueError(f'size must be (C, H, W), got {size}')
         if resize is not None and (size is None or not _sides(resize)):
-            raise ValueError('resize must be the shorter side in pixels, or (H, W), beside a size, got '
-                             f'{resize!r:.60}')
+            raise ValueError('resize must be the shorter side in pixels, or (H, W), beside a size, '
+                             f'got {resize!r:.60}')
         if interpolation not in ('bilinear', 'bicubic'):
-            raise ValueError(f'interpolation must be bilinear or bicubic, got {interpolation!r:.60}')
+            raise ValueError(
+                f'interpolation must be bilinear or bicubic, got {interpolation!r:.60}')
         if centre not in ('round', 'floor'):
             raise ValueError(f'centre must be round or floor, got {centre!r:.60}')
         self.size, self.interpolation, self.centre = size, interpolation, centre
@@ -75,7 +76,8 @@ class Preprocess(nn.Module):
         if self.size:
             x = with_channels(x, self.size[0])
             x = self._scaled(x, self._first(*x.shape[2:]))
-            if self.resize: x = _cut(x, *self.size[1:], {'round': round, 'floor': math.floor}[self.centre])
+            if self.resize:
+                x = _cut(x, *self.size[1:], {'round': round, 'floor': math.floor}[self.centre])
         if self.normalises and x.shape[1] % max(len(self.mean), len(self.std)):
             raise ValueError(f'mean and std have {max(len(self.mean), len(self.std))} channels, '
                              f'images have {x.shape[1]}')
@@ -97,7 +99,7 @@ class Preprocess(nn.Module):
         # a timm model, torchvision's weights, or an image processor of Hugging Face's
         source,
     ) -> 'Preprocess':
-        "What the published network wants done to an image; `ValueError` names what is not done here."
+        "What the published network wants done to images; `ValueError` names what is not done here."
         cfg = getattr(source, 'pretrained_cfg', None) or getattr(source, 'data_config', None)
         if cfg is not None: return cls(**_wish_of_timm(source, cfg))
         transforms = getattr(source, 'transforms', None)
@@ -141,8 +143,10 @@ def _refused(whose: str, setting: str, value) -> ValueError:
                       'teacher a transform=... of your own')
 
 def _wish_of_timm(source, cfg: dict) -> dict: # a model or a processor, and what its weights want
-    name, lacks = type(source).__name__, [k for k in ('input_size', 'mean', 'std') if not cfg.get(k)]
-    if lacks: raise ValueError(f'{name} does not say its {lacks[0]}: give size, mean and std instead')
+    name, lacks = type(source).__name__, [
+        k for k in ('input_size', 'mean', 'std') if not cfg.get(k)]
+    if lacks:
+        raise ValueError(f'{name} does not say its {lacks[0]}: give size, mean and std instead')
     size, mean, std = (cfg[k] for k in ('input_size', 'mean', 'std'))
     if isinstance(source, nn.Module):
         # it may be made for other images than it was published for

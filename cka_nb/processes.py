@@ -51,7 +51,7 @@ class _Gather(torch.autograd.Function):
 
 def gathered(
     part: Tensor, # (B / W, ...) of this process; all have the same shape
-) -> Tensor:      # (B, ...) of all, in the order of `share`; the same tensor if there is one process
+) -> Tensor:      # (B, ...) of all, in the order of `share`; of one process, the same tensor
     "The parts of all processes as one batch, through which gradients flow back to each."
     return part if place()[1] == 1 else _Gather.apply(part.contiguous())
 
@@ -64,7 +64,8 @@ def launched(
     "What `function(*arguments)` returns in each of W processes on this CPU; any failure is raised."
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
     how = LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=processes, start_method='spawn',
-                       rdzv_backend='c10d', rdzv_endpoint='localhost:0', max_restarts=0, run_id='cka_nb')
+                       rdzv_backend='c10d', rdzv_endpoint='localhost:0', max_restarts=0,
+                       run_id='cka_nb')
     log = logging.getLogger('torch.distributed.elastic'); before = log.level
     log.setLevel(logging.CRITICAL) # what fails is raised, not logged
     try: answers = elastic_launch(how, _in_group)(function, arguments)
@@ -132,7 +133,8 @@ def engine_for(
     warnings.filterwarnings('ignore', 'find_unused_parameters=True was specified')
     if kind and engine.device.type != kind: # processes that somebody began elsewhere
         raise ValueError(f'device {device!r} is not available here, only {engine.device.type}')
-    if engine.device.type == 'cuda': torch.cuda.init() # from here on `seeded` holds its random state
+    # from here on `seeded` holds its random state
+    if engine.device.type == 'cuda': torch.cuda.init()
     if tracker == 'wandb': Path(out).mkdir(parents=True, exist_ok=True)
     if tracker is not None: engine.init_trackers('cka_nb', init_kwargs={'wandb': {'dir': str(out)}})
     return engine
@@ -140,7 +142,7 @@ def engine_for(
 HALF = {'bf16': torch.bfloat16, 'fp16': torch.float16}
 
 def precision_for(device: torch.device) -> str: # 'bf16', 'fp16' or 'no'
-    "What 'auto' is: bf16 on GPUs that compute it themselves, fp16 on older ones, else full precision."
+    "What 'auto' is: bf16 on GPUs computing it themselves, fp16 on older ones, else full precision."
     if device.type != 'cuda': return 'no'
     return 'bf16' if torch.cuda.get_device_capability(device) >= (8, 0) else 'fp16'
 

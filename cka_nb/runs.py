@@ -69,15 +69,15 @@ class Run:
         identity: dict,        # what the run is, as `account` gives it; {} without a folder
         of_student: bool=False, # the run makes a student, not a teacher
         frozen: list[Teacher]=(), # who may not change while it lasts
-        **counting,            # things by name, told by their shapes; numbers they count are put back
+        **counting,            # things by name, told by shapes; numbers they count are put back
     ):
         self.training, self.engine = training, engine
         self.of_student, self.frozen, self.counting = of_student, frozen, counting
         self.out = None if training.out is None else Path(training.out)
         self.numbered = images.sampler is None and not images.once
         if training.resume and not self.numbered:
-            raise ValueError('a loader with a sampler of its own, or an iterable, cannot be resumed: '
-                             'hand in the data set, whose images have numbers')
+            raise ValueError('a loader with a sampler of its own, or an iterable, cannot be '
+                             'resumed: hand in the data set, whose images have numbers')
         self.keeps = self.out is not None and self.numbered
         self.prints = [fingerprint(t) for t in frozen]
         self.made = {} if self.out is None else _told(counting)
@@ -183,8 +183,8 @@ class Run:
     def _put_aside(self) -> None: # what a run before this one has left
         its, aside = self.checkpoints, self.checkpoints.folder.with_name('checkpoints.before')
         if its.folders():
-            warnings.warn(f'{self.out} held a run that was not finished; its checkpoints are now in '
-                          f'{aside} (resume=True would have gone on with it)')
+            warnings.warn(f'{self.out} held a run that was not finished; its checkpoints are now '
+                          f'in {aside} (resume=True would have gone on with it)')
             Checkpoints(aside, {}).remove()
         its.remove(aside if its.folders() else None)
         # a run that was finished here is replaced, and must not be taken for this one
@@ -195,16 +195,17 @@ def _note_changes(then, now) -> None:
     flat = lambda its: {k.removeprefix('.'): v for k, v in told(its, '').items()}
     differs = differences(flat(then), flat(now))
     if differs:
-        warnings.warn('the run so far was made elsewhere, so the bits may differ: ' + '; '.join(differs))
+        warnings.warn(
+            'the run so far was made elsewhere, so the bits may differ: ' + '; '.join(differs))
 
 def _check_finished(path: Path, identity: dict) -> None:
     its = read_json(path)
     if not isinstance(its, dict) or its.get('what') != identity['what']:
         raise ValueError(f'{path} is damaged, or none of ours: choose another folder')
     if not isinstance(its.get('identity'), dict):
-        raise ValueError(f'{path} was written by an earlier version, which did not note all that a run is made '
-                         'with: read what it made with Student.load or Teacher.load, or choose another '
-                         'folder')
+        raise ValueError(f'{path} was written by an earlier version, which did not note all '
+                         'that a run is made with: read what it made with Student.load or '
+                         'Teacher.load, or choose another folder')
     check_same(its['identity'], identity, path.parent, its.get('moving') or ())
 
 def _told(things: dict) -> dict: # what is trained by its shapes, not by its values
@@ -228,8 +229,8 @@ def _agree(engine, step: int) -> None: # all processes, or none, go on from the 
     each = [torch.empty_like(steps) for _ in range(place()[1])]
     dist.all_gather(each, steps)
     if any(int(s) != step for s in each):
-        raise ValueError('the processes see different checkpoints: the folder of the run must be one '
-                         'that all of them can read')
+        raise ValueError('the processes see different checkpoints: the folder of the run must be '
+                         'one that all of them can read')
 
 # %% ../nbs/39_runs.ipynb #e3df059c
 def shared_settings(training: Training, engine, images: Unlabelled) -> dict:

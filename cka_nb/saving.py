@@ -85,7 +85,7 @@ def _answers_alike(model, candidate: dict, num_classes: int, input_size) -> bool
             return said[0].dtype == said[1].dtype and torch.equal(*said)
     return False
 
-def _channels_last(model: nn.Module) -> bool: # the order of numbers in memory: it moves the last bits
+def _channels_last(model: nn.Module) -> bool: # order of numbers in memory: it moves the last bits
     last = torch.channels_last
     return any(p.ndim == 4 and p.is_contiguous(memory_format=last) and not p.is_contiguous()
                for p in model.parameters())
@@ -95,7 +95,8 @@ def _in_format(model: nn.Module, state: dict, channels_last: bool) -> None: # th
     stored = {v.dtype for v in state.values() if isinstance(v, Tensor) and v.is_floating_point()}
     for name, x in itertools.chain(model.named_parameters(), model.named_buffers()):
         its = state.get(name)
-        wanted = its.dtype if isinstance(its, Tensor) else next(iter(stored)) if len(stored) == 1 else None
+        wanted = (its.dtype if isinstance(its, Tensor)
+                  else next(iter(stored)) if len(stored) == 1 else None)
         if x.dtype == usual and wanted is not None and wanted.is_floating_point:
             x.data = x.data.to(wanted)
     if channels_last: model.to(memory_format=torch.channels_last)
@@ -113,10 +114,11 @@ def check_replaceable(
     foreign = [name for name in ('config.json', 'model.safetensors')
                if not ours and os.path.lexists(folder/name)]
     card = folder/'README.md'
-    if kind == 'student' and os.path.lexists(card) and not _our_card(card): foreign.append(card.name)
+    if kind == 'student' and os.path.lexists(card) and not _our_card(card):
+        foreign.append(card.name)
     if foreign:
-        raise ValueError(f'{folder/foreign[0]} is not that of a {kind} which was saved here before, and '
-                         'saving would replace it: choose another folder')
+        raise ValueError(f'{folder/foreign[0]} is not that of a {kind} which was saved here '
+                         'before, and saving would replace it: choose another folder')
 
 def _our_card(card: Path) -> bool: # by its header
     try: lines = card.read_text(encoding='utf-8', errors='replace')[:10_000].splitlines()
@@ -151,7 +153,7 @@ def save_state(
         if _sha256(path) != digest: raise
     return digest
 
-def _to_be_saved(model: nn.Module, by_hand: bool) -> tuple[dict, dict]: # tensors; what is told beside them
+def _to_be_saved(model: nn.Module, by_hand: bool) -> tuple[dict, dict]: # tensors; what else is told
     state, extra = {}, {}
     for name, value in model.state_dict().items():
         if _is_plain(value): state[name] = value; continue
@@ -160,12 +162,14 @@ def _to_be_saved(model: nn.Module, by_hand: bool) -> tuple[dict, dict]: # tensor
         if not plain:
             what = 'a quantised or otherwise packed tensor' if isinstance(value, Tensor) else (
                 f'a {type(value).__name__}')
-            raise ValueError(f'{type(model).__name__} cannot be saved: its state {name!r} is {what}, '
-                             'which safetensors do not hold. Save the network it was made from, and '
-                             'quantise or pack it again after loading, or keep it with torch.save')
+            raise ValueError(f'{type(model).__name__} cannot be saved: its state {name!r} is '
+                             f'{what}, which safetensors do not hold. Save the network it was made '
+                             'from, and quantise or pack it again after loading, or keep it with '
+                             'torch.save')
         extra[name] = value
     # an architecture that has a name makes these itself; that was tried
-    buffers = {k: b for k, b in model.named_buffers() if k not in state and _is_plain(b)} if by_hand else {}
+    buffers = {k: b for k, b in model.named_buffers()
+               if k not in state and _is_plain(b)} if by_hand else {}
     told = dict(extra=extra, buffers=[*buffers], channels_last=_channels_last(model))
     return state | buffers, {k: v for k, v in told.items() if v}
 
@@ -194,8 +198,8 @@ def load_state(
     path = _weights(folder, config)
     if not path.is_file(): raise FileNotFoundError(f'{path} is missing')
     if 'sha256' in config and _sha256(path) != config['sha256']:
-        raise ValueError(f'{path} is damaged: its SHA-256 is not the one its description states; save '
-                         'or download it again')
+        raise ValueError(f'{path} is damaged: its SHA-256 is not the one its description states; '
+                         'save or download it again')
     try: state = load_file(path)
     except Exception as error:
         raise ValueError(f'{path} is damaged or no safetensors file '
@@ -276,9 +280,9 @@ def fingerprint(model: nn.Module) -> str: # 64 hexadecimal digits
         try: _hash_into(digest, value)
         except Exception as error:
             if out_of_memory(error): raise
-            raise ValueError(f'the state {name!r} of {type(model).__name__} cannot be told from another '
-                             f'one ({first_line(error)}): let its get_extra_state return tensors and '
-                             'plain values') from error
+            raise ValueError(f'the state {name!r} of {type(model).__name__} cannot be told from '
+                             f'another one ({first_line(error)}): let its get_extra_state return '
+                             'tensors and plain values') from error
     if not state: # what is compiled into a program, or stands in attributes
         model = model.model if hasattr(model, 'traced') else model # of a teacher its network
         programs = [m.code_with_constants for m in model.modules()

@@ -84,7 +84,7 @@ def check_fit(
     columns: list[list[int]]=None, # where each teacher's classes are in the union
     features: list[Tensor]=None, # T of (N, D_t)
 ) -> None:
-    "`ValueError` or `TypeError` unless these are answers of several teachers about the same images."
+    "`ValueError` or `TypeError` unless several teachers gave these answers about the same images."
     check_answers(logits, columns)
     if not len(logits[0]): raise ValueError('logits of no images: there is nothing to fit')
     if features is not None: check_features(features, logits)

@@ -92,16 +92,16 @@ def check_keepable(net: nn.Module) -> None:
         try: fits = v.dtype != torch.complex128 if isinstance(v, Tensor) else bool(json.dumps(v))
         except (TypeError, ValueError): fits = False
         if not fits:
-            raise ValueError(f'a checkpoint cannot hold {k}, {type(v).__name__}: make it a tensor (not of '
-                             'complex128) or JSON, or run without a folder')
+            raise ValueError(f'a checkpoint cannot hold {k}, {type(v).__name__}: make it a tensor '
+                             '(not of complex128) or JSON, or run without a folder')
 
 def check_weights(net: nn.Module, description: str, step: int) -> None:
     "`FloatingPointError` if the update of a step has made a weight that is not finite."
     fine = torch.stack([p.isfinite().all() for p in net.parameters()]).tolist() # one wait for all
     bad = [k for (k, _), good in zip(net.named_parameters(), fine) if not good]
     if bad: raise FloatingPointError(
-        f'{description}: after step {step} the weight {bad[0]} is not finite, nor are {len(bad) - 1} '
-        'others; they are not kept. Try a smaller lr')
+        f'{description}: after step {step} the weight {bad[0]} is not finite, nor are '
+        f'{len(bad) - 1} others; they are not kept. Try a smaller lr')
 
 def gradient_size(parameters: list[nn.Parameter]) -> Tensor: # scalar
     "Length of the gradient over all parameters; not finite if any of its values is not."
@@ -128,7 +128,8 @@ def bad_rows(
     *values: Tensor,  # each (B, ...)
 ) -> list[str]:       # one sentence, or none
     "Says for which images a value is not finite."
-    fine = torch.stack([v.detach().float().flatten(1).isfinite().all(1).cpu() for v in values]).all(0)
+    fine = torch.stack([
+        v.detach().float().flatten(1).isfinite().all(1).cpu() for v in values]).all(0)
     its = index_b.cpu()[~fine].tolist()
     if not its: return []
     return [f'{of} is not finite for image{"s" if len(its) > 1 else ""} '

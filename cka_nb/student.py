@@ -136,6 +136,15 @@ def _picture(image, size) -> Tensor: # (C, H, W)
         return fitted_image(_pillow(x.permute(1, 2, 0).numpy()), size)
     return torch.cat([fitted_image(_pillow(c[..., None].numpy()), (1, *size[1:])) for c in x])
 
+def _copied(backbone: nn.Module) -> nn.Module:
+    net = own_copy(backbone)
+    weights = [*net.parameters()]
+    if weights and not any(p.requires_grad for p in weights):
+        warnings.warn(f'all weights of the backbone {type(net).__name__} are frozen, as those of '
+                      'a teacher are: only the head will learn, unless you say '
+                      'student.requires_grad_(True)')
+    return net
+
 def _pillow(array): # (H, W, C) -> a PIL image
     from PIL import Image
     array = array if array.dtype == np.uint8 else array.astype(np.float32)
@@ -169,13 +178,7 @@ class Student(nn.Module, PyTorchModelHubMixin, library_name='cka_nb',
             net = build_backbone(backbone, len(self.classes), channels, pretrained, width,
                                  image_size=self.preprocess.size and self.preprocess.size[1:])
             check_has_values(net)
-        elif isinstance(backbone, nn.Module):
-            net = own_copy(backbone)
-            weights = [*net.parameters()]
-            if weights and not any(p.requires_grad for p in weights):
-                warnings.warn(f'all weights of the backbone {type(net).__name__} are frozen, as those of '
-                              'a teacher are: only the head will learn, unless you say '
-                              'student.requires_grad_(True)')
+        elif isinstance(backbone, nn.Module): net = _copied(backbone)
         else:
             raise TypeError(
                 f'backbone must be a name or an nn.Module, got {type(backbone).__name__}')
@@ -241,7 +244,7 @@ class Student(nn.Module, PyTorchModelHubMixin, library_name='cka_nb',
                 f'{", ".join(self.classes[:6])}{" ..." if len(self.classes) > 6 else ""}')
 
     def save(self, folder: str|Path) -> Path:
-        "Weights (safetensors), description (JSON) and model card; `ValueError` rather than replace others'."
+        "Weights (safetensors), description (JSON), model card; others' are kept: `ValueError`."
         check_replaceable(folder, 'student')
         card = model_card(self).encode('utf-8')
         save_state(self, folder, dict(
@@ -288,7 +291,8 @@ class Student(nn.Module, PyTorchModelHubMixin, library_name='cka_nb',
                         config=None, model_card_kwargs=None, **push) -> str|None:
         "What `save` does, and `push_to_hub` if asked for."
         self.save(save_directory)
-        return self.push_to_hub(repo_id or Path(save_directory).name, **push) if push_to_hub else None
+        return self.push_to_hub(
+            repo_id or Path(save_directory).name, **push) if push_to_hub else None
 
     @classmethod
     def _from_pretrained(cls, *, model_id, revision=None, cache_dir=None, force_download=False,

@@ -190,8 +190,8 @@ class Teacher(nn.Module):
         try: return pooled(features)
         except TypeError:
             raise ValueError(f'{which} of teacher {self.name!r} gives a {type(features).__name__} '
-                             'without a tensor of numbers (B, D): name another submodule, or give a '
-                             'function, features=lambda model, x: (logits, features)') from None
+                             'without a tensor of numbers (B, D): name another submodule, or give '
+                             'a function, features=lambda model, x: (logits, features)') from None
 
     def _find(self, x: Tensor) -> None:
         head = find_head(self.model, x)

@@ -116,7 +116,7 @@ def in_forks(
     function: Callable, # of a module; returns what can be pickled
     cases: list,        # arguments, one after the other
 ) -> list:              # its answers; None where there was not enough memory
-    "Call a function in a child of this process for each case, so that each has its own high-water mark."
+    "Call a function in a child of this process for each case: each has its own high-water mark."
     def one(case):
         with ProcessPoolExecutor(1, get_context('fork')) as pool:
             try: return pool.submit(function, case).result()

@@ -115,7 +115,7 @@ class Amalgamation(Task):
             return [line for n, its in zip([*names, 'the student'], [*said, self.student(x)])
                     for line in bad_rows(f'the answer of {n}', index_b, *its)]
 
-class _Pupil(nn.Module): # all that is trained; each process's images, and the loss of the whole batch
+class _Pupil(nn.Module): # all that is trained; a process's images, and the loss of the whole batch
     def __init__(self, student, objective):
         super().__init__()
         self.student, self.objective = student, objective
@@ -146,7 +146,7 @@ def amalgamate(
     lr: float=2e-3,          # highest learning rate of the cycle
     weight_decay: float=1e-2,
     augment: Callable|None=random_affine, # (images, random) -> images; None: images as they are
-    mixed_precision: str='no', # of the networks: 'bf16', 'fp16', or 'auto', what the GPU is made for
+    mixed_precision: str='no', # of the networks: 'bf16', 'fp16'; 'auto': what the GPU is made for
     compile: bool|str=False, # networks by torch.compile; 'reduce-overhead': with CUDA graphs too
     tracker: str|None=None,  # 'tensorboard', 'wandb' or 'trackio', through accelerate
     # K views of each image, shown in turn, epoch by epoch; 0: a fresh view at every step
