@@ -2,12 +2,14 @@
 
 import importlib
 import json
+from contextlib import ExitStack
 
 import card as simulation
 import pytest
 import torch
 from card import simulated_card
 
+from cka_nb import costs, memory
 from cka_nb.classes import LabelSpace
 from cka_nb.cli import main
 from cka_nb.data import Unlabelled
@@ -25,7 +27,8 @@ def made(tmp_path_factory):
     """What the command writes, all of it made in this process, which has the card."""
     out = tmp_path_factory.mktemp("card")
     with simulated_card(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ours, "_fresh", lambda name, *given: getattr(ours, name)(*given))
+        patch.setattr(memory, "in_fresh_process",
+                      lambda module, name, *given: getattr(memory, name)(*given))
         ours.benchmark(out, 1, True, "cuda")
     return json.loads((out / "benchmark.json").read_text())
 
@@ -35,7 +38,7 @@ def test_all_that_a_gpu_owes_is_made(made):
     assert list(tables) == ["agreement", "step", "options", "contrast", "size"]
     assert not made["failed"] and not made["left_out"] and made["device"].startswith("cuda")
     assert made["machine"].startswith("Simulated card (capability 8.0, 16 GiB)")
-    assert {"CKA / KD", "CKA / (teachers + student)"} <= tables["step"]["ratios"].keys()
+    assert {"CKA / KD", "CKA / networks"} <= tables["step"]["ratios"].keys()
     options = tables["options"]
     variants = {"fp32", "channels last", "half precision", "networks alone"}
     assert variants == options["seconds"].keys() == options["memory"].keys()
@@ -60,13 +63,14 @@ def test_the_card_says_what_the_cpu_says(made):
 
 
 def test_a_step_copies_what_a_run_copies_and_waits_for_its_loss_alone():
-    setting = ours._SMALL
-    with simulated_card() as card:
+    setting = costs.SMALL
+    with simulated_card() as card, ExitStack() as until:
         device = torch.device("cuda")
-        teachers = ours.some_teachers(2, setting, device)
-        images = Unlabelled(ours.some_images(32, setting["size"]))
-        step = ours.step_of(ContrastiveAmalgamation(), lambda x, index_b: ours.ask(teachers, x),
-                            LabelSpace(teachers), [64, 64], images, setting, device)
+        teachers = costs.some_teachers(2, setting, device)
+        images = Unlabelled(costs.some_images(32, setting["size"]))
+        step = until.enter_context(costs.step_of(
+            ContrastiveAmalgamation(), lambda x, index_b: costs.ask(teachers, x),
+            LabelSpace(teachers), [64, 64], images, setting, device))
         step()
         card.clear()
         step(), step()

@@ -58,7 +58,7 @@ def seen_images(folder, **settings):
     shown, inputs = [], Amalgamation.inputs
 
     def watched(task, batch):
-        shown.append(batch.index.tolist())
+        shown.append(batch.numbers.tolist())
         return inputs(task, batch)
     with patch.object(Amalgamation, "inputs", watched):
         amalgamated(out=folder, **settings)
