@@ -242,6 +242,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'cka_nb.data.Unlabelled.__getitem__': ('data.html#unlabelled.__getitem__', 'cka_nb/data.py'),
                              'cka_nb.data.Unlabelled.__init__': ('data.html#unlabelled.__init__', 'cka_nb/data.py'),
                              'cka_nb.data.Unlabelled.__len__': ('data.html#unlabelled.__len__', 'cka_nb/data.py'),
+                             'cka_nb.data.Unlabelled._of_loader': ('data.html#unlabelled._of_loader', 'cka_nb/data.py'),
                              'cka_nb.data.Unlabelled.batch': ('data.html#unlabelled.batch', 'cka_nb/data.py'),
                              'cka_nb.data.Unlabelled.look': ('data.html#unlabelled.look', 'cka_nb/data.py'),
                              'cka_nb.data.Unlabelled.order': ('data.html#unlabelled.order', 'cka_nb/data.py'),

@@ -150,7 +150,8 @@ def weighted_mean(
 
 # %% ../nbs/02_core.ipynb #7139990f
 def _generators(): # of the devices in use: get the state, put it back, seed
-    used: list[tuple] = [(torch.get_rng_state, torch.set_rng_state, torch.default_generator.manual_seed)]
+    used: list[tuple] = [
+        (torch.get_rng_state, torch.set_rng_state, torch.default_generator.manual_seed)]
     # a GPU that nobody has used yet keeps the seed that waits for it; torch.manual_seed replaces it
     for module in (torch.cuda, torch.xpu):
         if module.is_initialized():

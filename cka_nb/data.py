@@ -69,21 +69,7 @@ class Unlabelled(Dataset):
         self.batch_size, self.sampler, self.workers, self.once = None, None, 0, False
         self.loading, collate = {}, None # of a loader of the user's
         if isinstance(images, DataLoader):
-            # a batch sampler of the user's own has both, or is refused
-            own = images if images.batch_size else images.batch_sampler
-            usual = own is None or own is images or type(own).__iter__ is BatchSampler.__iter__
-            if not (usual and (own is None or hasattr(own, 'sampler') and own.batch_size)):
-                raise ValueError(f'a loader with a {type(own).__name__} of its own cannot be used: '
-                                 'give it a sampler and a batch size')
-            self.batch_size, collate = own and own.batch_size, images.collate_fn
-            if (own and not every_image(own.sampler)
-                and not isinstance(images.dataset, IterableDataset)):
-                self.sampler = own.sampler
-            self.workers = images.num_workers
-            self.loading = {name: getattr(images, name) for name in (
-                'worker_init_fn', 'multiprocessing_context', 'prefetch_factor', 'timeout',
-                'generator')}
-            images = images.dataset
+            images, collate = self._of_loader(images)
         whole = images
         if isinstance(images, TensorImages): images = images.images
         refuse_others(images)
@@ -102,6 +88,23 @@ class Unlabelled(Dataset):
             raise ValueError('images is empty: amalgamation needs at least one image')
         self.shape = tuple(self[0].shape)     # (C, H, W) of the first image
         refuse_collation(collate, first or whole)
+
+    def _of_loader(self, loader: DataLoader) -> tuple: # its data set, and how it collates
+        # a batch sampler of the user's own has both, or is refused
+        own = loader if loader.batch_size else loader.batch_sampler
+        usual = own is None or own is loader or type(own).__iter__ is BatchSampler.__iter__
+        if not (usual and (own is None or hasattr(own, 'sampler') and own.batch_size)):
+            raise ValueError(f'a loader with a {type(own).__name__} of its own cannot be used: '
+                             'give it a sampler and a batch size')
+        self.batch_size = own and own.batch_size
+        if (own and not every_image(own.sampler)
+            and not isinstance(loader.dataset, IterableDataset)):
+            self.sampler = own.sampler
+        self.workers = loader.num_workers
+        self.loading = {name: getattr(loader, name) for name in (
+            'worker_init_fn', 'multiprocessing_context', 'prefetch_factor', 'timeout',
+            'generator')}
+        return loader.dataset, loader.collate_fn
 
     def __len__(self): return len(self.items)
     def __getitem__(self, i):

@@ -57,9 +57,8 @@ def agreement(
     its = ClassSubset(judged, teacher.classes)
     its = TensorImages(judged.images[its.index], its.labels, its.classes)
     columns = [student.classes.index(c) for c in teacher.classes]
-    said = answers_of(student, its, device=device).probabilities[:, columns].argmax(1)
-    same = said == answers_of(teacher, its, device=device).probabilities.argmax(1)
-    return same.sum(dtype=torch.int64).item() / len(same)
+    p_nc, q_nc = (answers_of(m, its, device=device).probabilities for m in (student, teacher))
+    return (p_nc[:, columns].argmax(1) == q_nc.argmax(1)).double().mean().item()
 
 # %% ../nbs/45_experiments.ipynb #2441ba04
 def run_seed(

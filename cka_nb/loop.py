@@ -137,7 +137,7 @@ class Trainer:
     @contextmanager
     def ready(self,
         found: tuple[dict, dict]|None=None, # a state to go on from
-    ): # an iterator over (x, index, whole), the parts of all steps to come
+    ): # an iterator over (x, numbers, whole), the parts of all steps to come
         "Inside the block the network is on the device, and `step` may be called."
         net, training, device = self.task.net, self.training, self.engine.device
         with placed(device, net), compiled(self.task.networks, training.compile):
@@ -194,7 +194,8 @@ class Trainer:
         for part in range(count):
             with self.engine.no_sync(self.prepared) if part < count - 1 else nullcontext():
                 asked = time.perf_counter()
-                batch = Batch(*next(parts), step, epoch)
+                x, numbers, whole = next(parts)
+                batch = Batch(x, numbers, whole, step, epoch)
                 self.waited += time.perf_counter() - asked
                 shown.append(share(batch.whole))
                 if self.training.compile: torch.compiler.cudagraph_mark_step_begin()
@@ -222,7 +223,7 @@ class Trainer:
         plan, to_read = tee(part for epoch in range(first, self.training.epochs)
                             for part in self.cut(epoch)[count * left * (epoch == first):])
         read = numbered_batches(self.images, map(share, to_read), self.engine.device)
-        return ((x, index, whole) for whole, (x, index) in zip(plan, read))
+        return ((x, numbers, whole) for whole, (x, numbers) in zip(plan, read))
 
     def _update(self, overflowed: bool, step: int) -> None:
         self.optimiser.step()

@@ -122,7 +122,8 @@ class SelfTraining(Plain):
 
 METHODS = {  # row -> method, and what it is given where that is not our belief
     "belief": (Plain, ""), "its argmax": (Hard, ""),
-    "early-learning regularisation": (EarlyLearning, ""), "mixup": (Mixup, ""), "co-teaching": (CoTeaching, ""), "strong views": (Consistency, ""),
+    "early-learning regularisation": (EarlyLearning, ""), "mixup": (Mixup, ""),
+    "co-teaching": (CoTeaching, ""), "strong views": (Consistency, ""),
     "self-training": (SelfTraining, ""),
     "concatenation": (Plain, "One softmax over the teachers' averaged logits as target."),
     "concatenation, self-training": (SelfTraining, "Self-training from the concatenation."),

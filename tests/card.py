@@ -16,10 +16,11 @@ autocast, random numbers and their seeding, forked processes, the last bits of a
 Not simulated: torch.compile, CUDA graphs, streams, events, NCCL, a second card, torch.Generator on
 the card, cuDNN's recurrent networks, speed, memory inside an operation, rounding of CUDA, pickling.
 Limits: `device="meta"` means the card inside the block. `resize_` and `set_` raise. A module that
-has a live graph of autograd moves, but a backward through that graph no longer reaches it. With `float64=False` a GradScaler fails, because torch
-lets it do without float64 only on a device of the name "mps". Jitter below the precision of float16
-leaves its products alone. `set_sync_debug_mode("warn")` warns of every wait that is counted here;
-torch itself is silent at `synchronize` and at copies of pageable memory.
+has a live graph of autograd moves, but a backward through that graph no longer reaches it. With
+`float64=False` a GradScaler fails, because torch lets it do without float64 only on a device of the
+name "mps". Jitter below the precision of float16 leaves its products alone.
+`set_sync_debug_mode("warn")` warns of every wait that is counted here; torch itself is silent at
+`synchronize` and at copies of pageable memory.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""Run a chapter's cells on a simulated card, statement by statement: `python chapter_on_card.py NB`.
+"""Run a chapter's cells on a simulated card, one statement at a time: `chapter_on_card.py NB`.
 
 Few epochs are trained, so what a chapter claims of its numbers need not hold: a failed `assert` is
 passed over. Any other error ends the program with the cell that raised it.
@@ -64,7 +64,8 @@ def main(path):
             try:
                 exec(compile(statement, f"cell {k}", "exec"), names)
             except AssertionError as error:
-                at = [f for f in traceback.extract_tb(error.__traceback__) if f.filename[:5] == "cell "]
+                at = [f for f in traceback.extract_tb(error.__traceback__)
+                      if f.filename[:5] == "cell "]
                 source = ast.unparse(statement).splitlines()
                 print(f"does not hold: cell {k}, line {at[-1].lineno} of {len(source)}: "
                       f"{source[0][:60]} ... {str(error)[:60]}")

@@ -5,8 +5,8 @@ usage: python tests/kills.py [KILLS] [SEED]     (default: 100 kills, seed 0)
 A small amalgamation (batch norms, dropout, a running mean of the weights, contrast) runs on one
 process and on two, and is killed by SIGKILL: in a random step, at a random operation on the disk
 (with half of the file's bytes there), or after a random time. After every kill the newest
-checkpoint that is whole is looked up, and the next attempt must begin with the step after it; in the
-end the student's file and the history must be those of a run that nobody disturbed. With two
+checkpoint that is whole is looked up, and the next attempt must begin with the step after it; in
+the end the student's file and the history must be those of a run that nobody disturbed. With two
 processes one of them dies, or both.
 """
 
@@ -107,7 +107,7 @@ def free_port():
 
 
 def attempt(function, processes, deaths, errors=os.devnull, patience=120):
-    """Fork processes that call function(rank), each with its death, if any; how they ended, by rank.
+    """Fork processes that call function(rank), each with its death, if any; their ends, by rank.
 
     A death is ("step", n), ("operation", n) or ("time", seconds): the last one is ours to bring.
     Those who live print to `errors`, a file.
@@ -139,7 +139,8 @@ def _child(function, rank, processes, port, death, errors):
     code, said = 1, os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for fd in (1, 2):
         os.dup2(said, fd)
-    sys.stderr = sys.stdout = open(said, "w", buffering=1)  # noqa: SIM115  a test may hold the old one
+    # a test may hold the old one
+    sys.stderr = sys.stdout = open(said, "w", buffering=1)  # noqa: SIM115
     try:
         if processes > 1:
             os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "MASTER_PORT": str(port),
@@ -180,7 +181,8 @@ def newest(out):
 
 def death(chance, typical):
     kind = chance.choice(["step", "operation", "time"])
-    return kind, {"step": lambda: chance.randrange(STEPS), "operation": lambda: chance.randrange(90),
+    return kind, {"step": lambda: chance.randrange(STEPS),
+                  "operation": lambda: chance.randrange(90),
                   "time": lambda: chance.uniform(0, typical)}[kind]()
 
 
@@ -208,7 +210,8 @@ def killed_until_done(top, chance, processes, typical):
         done = max(whole + steps - 1, 0)  # the last of them was not finished
         kills.append((next(iter(its.values()))[0] if its else "none", done - newest(out)))
         assert its, "died unasked"
-        assert newest(out) >= whole and done - newest(out) <= save_steps, "more is lost than allowed"
+        assert newest(out) >= whole and done - newest(out) <= save_steps, \
+            "more is lost than allowed"
 
 
 def campaign(kills, seed, processes=(1, 2)):
@@ -218,7 +221,8 @@ def campaign(kills, seed, processes=(1, 2)):
         with tempfile.TemporaryDirectory() as folder:
             top = Path(folder)
             begun = time.monotonic()
-            ended = attempt(lambda rank: amalgamated(top / "whole", top / f"whole.{rank}", 0), count,
+            ended = attempt(lambda rank: amalgamated(top / "whole", top / f"whole.{rank}", 0),
+                            count,
                             {}, top / "errors")
             assert set(ended.values()) == {0}, (top / "errors").read_text()
             typical, whole = time.monotonic() - begun, outcome(top / "whole")
@@ -246,5 +250,6 @@ if __name__ == "__main__":
     rows = campaign(kills, seed)
     write_json(Path(__file__).resolve().parent.parent / "results" / "kills.json", {
         "command": f"python tests/kills.py {kills} {seed}", "seed": seed, "steps_per_run": STEPS,
-        "device": "cpu", "versions": versions(), "seconds": round(time.time() - begun), "rows": rows})
+        "device": "cpu", "versions": versions(), "seconds": round(time.time() - begun),
+        "rows": rows})
     print(json.dumps(rows, indent=1))

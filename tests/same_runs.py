@@ -113,7 +113,8 @@ def matrix(folder, begun):
         no_views=dict(views=0), no_augmentation=dict(augment=None),
         kd=dict(objective=joint_distillation), kd_task=dict(objective=task_distillation),
         uhc=dict(objective=unified_distillation), cfl=dict(objective=CommonFeatureLearning()),
-        kd_owned=dict(objective=owned_distillation()), energies=dict(ownership=cka.EnergyOwnership()),
+        kd_owned=dict(objective=owned_distillation()),
+        energies=dict(ownership=cka.EnergyOwnership()),
         class_conditional=dict(ownership=cka.ClassConditionalOwnership(space)),
         monitored=dict(monitor=held), bf16=dict(mixed_precision="bf16"),
         crops=dict(augment=cka.random_crop_flip), items=dict(images=items),
@@ -123,7 +124,8 @@ def matrix(folder, begun):
         cached=dict(fixed_views=2, cache=folder / "cache", out=folder / "cached"),
         cached_again=dict(fixed_views=2, cache=folder / "cache"),
         other_cache=dict(fixed_views=3, cache=folder / "cache"),
-        kept=dict(out=folder / "kept", monitor=held), finished=dict(out=folder / "kept", resume=True),
+        kept=dict(out=folder / "kept", monitor=held),
+        finished=dict(out=folder / "kept", resume=True),
         taken=dict(out=folder / "kept"), other=dict(out=folder / "kept", resume=True, lr=1e-3),
         over=dict(out=folder / "kept", overwrite=True, seed=3))
     for name, case in cases.items():

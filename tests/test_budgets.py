@@ -62,11 +62,17 @@ def test_only_names_that_somebody_uses_are_listed():
     for path in MODULES:
         tree = ast.parse(path.read_text(encoding="utf-8"))
         listed += sum(len(ast.literal_eval(node.value)) for node in tree.body
-                      if isinstance(node, ast.Assign) and node.targets[0].id == "__all__")
+                      if isinstance(node, ast.Assign)
+                      and getattr(node.targets[0], "id", "") == "__all__")
     assert listed <= 120, f"{listed} names: cells that only the package uses say `#| exporti`"
 
 
 def test_ruff_finds_nothing():
     run = subprocess.run([sys.executable, "-m", "ruff", "check", "cka_nb", "tests", "tools",
                           "studies"], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_types_of_losses_loop_and_runs_agree():
+    run = subprocess.run([sys.executable, "-m", "mypy"], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr

@@ -1,4 +1,4 @@
-"""Every chapter on a simulated card, with few epochs: no cell mixes devices. Slow: `--flags slow`."""
+"""Every chapter on a simulated card, few epochs: no cell mixes devices. Slow: `--flags slow`."""
 
 import os
 import subprocess

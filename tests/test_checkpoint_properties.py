@@ -21,7 +21,8 @@ DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int
 @some.composite
 def tensors(draw):
     """Any kind of tensor, with whatever bits: not-a-numbers with a payload, minus zeros."""
-    dtype, shape = draw(some.sampled_from(DTYPES)), draw(some.lists(some.integers(0, 4), max_size=4))
+    dtype, shape = draw(some.sampled_from(DTYPES)), draw(some.lists(some.integers(0, 4),
+                                                                    max_size=4))
     gen = torch.Generator().manual_seed(draw(some.integers(0, 2**32)))
     count = torch.Size(shape).numel()
     if dtype == torch.bool:
@@ -49,7 +50,8 @@ def same(a, b):
     return a.dtype == b.dtype and a.shape == b.shape and torch.equal(bits(a), bits(b))
 
 
-@given(some.dictionaries(names, tensors(), max_size=5), some.dictionaries(names, numbers, max_size=4))
+@given(some.dictionaries(names, tensors(), max_size=5),
+       some.dictionaries(names, numbers, max_size=4))
 @often
 def test_a_state_comes_back_bit_by_bit(state, noted):
     noted = {f"its {k}": v for k, v in noted.items()}
@@ -85,7 +87,8 @@ def test_whatever_is_done_to_its_files_is_noticed(sound, data):
         elif how == "cut":
             file.write_bytes(before[:at])
         elif how == "more":
-            file.write_bytes(before[:at] + data.draw(some.binary(min_size=1, max_size=9)) + before[at:])
+            file.write_bytes(before[:at] + data.draw(some.binary(min_size=1, max_size=9))
+                             + before[at:])
         elif how == "delete":
             file.unlink()
         elif how == "swap":

@@ -152,7 +152,8 @@ def test_first_losses_are_those_of_the_cpu(name, precision):
     plain = losses(go(OBJECTIVES[name](), device="cpu")[2])[:4]
     with simulated_card(capability=T4 if precision == "fp16" else (8, 0)):
         there = losses(go(OBJECTIVES[name](), mixed_precision=precision)[2])[:4]
-    if name == "cfl":  # kernels of width .001 make its gradient, and in fp16 the first step overflow
+    # kernels of width .001 make its gradient, and in fp16 the first step overflow
+    if name == "cfl":
         plain, there = plain[:1] / 50, there[:1] / 50
     within = 1e-4 if precision == "no" else 1e-2
     assert (there - plain).abs().max() < within
@@ -198,21 +199,24 @@ def test_a_teacher_is_trained_there_saved_loaded_and_judged(tmp_path):
         its = {p: cka.train_teacher(copy.deepcopy(first), x, mixed_precision=p, **settings)
                for p in ("no", "fp16", "auto")}
         here = cka.train_teacher(copy.deepcopy(first), x, device="cpu", **settings)
-        taught = cka.train_teacher(copy.deepcopy(first), x, transform=cka.Preprocess(None, [.5], [.5]),
+        taught = cka.train_teacher(copy.deepcopy(first), x,
+                                   transform=cka.Preprocess(None, [.5], [.5]),
                                    out=tmp_path / "t", save_steps=1, **settings)
         assert kinds_of(first, *its.values(), here, taught) == {"cpu"}
         again = cka.Teacher.load(tmp_path / "t", network(5))
         assert cka.fingerprint(again) == cka.fingerprint(taught)
         judged = cka.evaluate(again, x)
         assert judged["count"] == 64 and kinds_of(again) == {"cpu"}
-        there = cka.Teacher(network(5).to("cuda"), list("01234"), transform=cka.Preprocess(None, [.5], [.5]))
+        there = cka.Teacher(network(5).to("cuda"), list("01234"),
+                            transform=cka.Preprocess(None, [.5], [.5]))
         assert kinds_of(there) == {"cuda"} and there(x.images).logits.is_cuda
         moved = again.to("cuda")
         assert moved(x.images).logits.is_cuda, "an image of the CPU goes to the model"
         assert moved.traced(x.images[:4])[1].is_cuda
         assert cka.evaluate(moved, x, device="cpu")["joint"] == pytest.approx(judged["joint"])
         assert kinds_of(moved) == {"cuda"}, "a model of the card goes back to the card"
-    torch.testing.assert_close(here(x.images).logits, its["no"](x.images).logits, atol=.02, rtol=.02)
+    torch.testing.assert_close(here(x.images).logits, its["no"](x.images).logits, atol=.02,
+                               rtol=.02)
     assert not torch.equal(here(x.images).logits, plain(x.images).logits)
 
 
@@ -428,7 +432,8 @@ def test_blame_asks_networks_that_are_not_compiled():
     teachers, student, x = parts()
     turning = cka.Teacher(Turns(), CLASSES[0], "turns")
     with (patch.object(nn.Module, "compile", lambda self, **_: None),
-          pytest.raises(FloatingPointError, match="the answer of teacher 'turns' is not finite for")):
+          pytest.raises(FloatingPointError,
+                        match="the answer of teacher 'turns' is not finite for")):
         cka.amalgamate([turning, teachers[1]], student, x, batch_size=16, views=0, compile=True,
                        device="cpu")
     assert stances[-1] == "force_eager" and stances[-2] == "default"
@@ -439,22 +444,26 @@ def test_functions_that_keep_a_tensor_on_the_cpu_are_told_so():
     shade = torch.full((1, 8, 8), .5)
     cases = {
         "transform of teacher 'own' mixes devices": dict(teachers=[
-            cka.Teacher(network(3), CLASSES[0], "own", transform=lambda x: x * shade), teachers[1]]),
+            cka.Teacher(network(3), CLASSES[0], "own", transform=lambda x: x * shade),
+            teachers[1]]),
         "features=... of teacher 'own' mixes devices": dict(teachers=[
             cka.Teacher(network(3), CLASSES[0], "own",
-                        features=lambda m, x: (m(x), x.flatten(1) * shade.flatten())), teachers[1]]),
+                        features=lambda m, x: (m(x), x.flatten(1) * shade.flatten())),
+            teachers[1]]),
         "augment mixes devices": dict(augment=lambda x, random: x * shade)}
     with simulated_card():
         for message, case in cases.items():
             with pytest.raises(ValueError, match=re.escape(message)) as told:
-                cka.amalgamate(**dict(teachers=teachers, student=student, images=x, epochs=1) | case)
+                cka.amalgamate(**dict(teachers=teachers, student=student, images=x, epochs=1)
+                               | case)
             assert "tensor.to(x.device)" in str(told.value)
         own = training._Pupil(student, lambda s, *others: {"own": (s.logits * torch.ones(5)).sum()})
         with pytest.raises(ValueError, match="the objective mixes devices"):
             own.to("cuda")(x, [], None, None, {})
         with pytest.raises(ValueError, match="transform mixes devices"):
             cka.train_teacher(network(5), labelled(x), epochs=1, transform=lambda x: x * shade)
-        wrong = cka.Teacher(network(3), CLASSES[0], "np", transform=lambda x: torch.tensor(x.numpy()))
+        wrong = cka.Teacher(network(3), CLASSES[0], "np",
+                            transform=lambda x: torch.tensor(x.numpy()))
         with pytest.raises(ValueError, match="transform of teacher 'np' mixes devices"):
             wrong.to("cuda")(x)
 
@@ -507,7 +516,8 @@ def test_layers_that_move_in_their_own_way(layer):
     net = nn.Sequential(layer(), *network(5))
     with simulated_card():
         teacher = cka.train_teacher(net, labelled(x), epochs=1, batch_size=16)
-        student = cka.Student(nn.Sequential(layer(), *network(5)), list("01234"), input_size=(1, 8, 8))
+        student = cka.Student(nn.Sequential(layer(), *network(5)), list("01234"),
+                              input_size=(1, 8, 8))
         cka.amalgamate([teacher], student, x, epochs=1, batch_size=16, views=0)
         student.predict(x)
         for model in (net, teacher, student):
@@ -565,7 +575,8 @@ def test_networks_that_make_constants_on_the_cpu_are_told_so():
             cka.amalgamate([wrong, teachers[1]], student, x)
         with pytest.raises(ValueError, match="the model mixes devices"):
             cka.train_teacher(net, labelled(x), classes=list("012"), epochs=1)
-        mine = cka.Student(nn.Sequential(Constant(), *network(5)), student.classes, input_size=(1, 8, 8))
+        mine = cka.Student(nn.Sequential(Constant(), *network(5)), student.classes,
+                           input_size=(1, 8, 8))
         with pytest.raises(ValueError, match="the backbone mixes devices"):
             cka.amalgamate(teachers, mine, x)
 
@@ -576,7 +587,8 @@ def test_memory_runs_out_in_the_words_of_any_device(words):
     def full(*args):
         raise RuntimeError(words)
     teachers, student, x = parts()
-    teachers[0].model[0].register_forward_hook(lambda *args: full() if len(args[1][0]) > 1 else None)
+    teachers[0].model[0].register_forward_hook(
+        lambda *args: full() if len(args[1][0]) > 1 else None)
     with pytest.raises(torch.OutOfMemoryError, match="asking the teachers: .* Lower batch_size"):
         cka.amalgamate(teachers, student, x, device="cpu")
     student.backbone[0].register_forward_hook(full)
@@ -595,7 +607,8 @@ def test_memory_that_runs_out_is_one_line_that_says_what_to_lower(tmp_path):
         each = card.calls["convolution"] - counted["convolution"]  # asking, then four steps
         teachers, student, _ = parts()
         card.fail_at("convolution", 8)
-        with pytest.raises(torch.OutOfMemoryError, match="asking the teachers: .* Lower batch_size"):
+        with pytest.raises(torch.OutOfMemoryError,
+                           match="asking the teachers: .* Lower batch_size"):
             go()
         whole = cka.fingerprint(go(out=tmp_path / "whole", save_steps=1)[1])
         card.fail_at("convolution", each + 3)
@@ -671,7 +684,8 @@ def test_estimators_answer_on_the_device_of_their_questions():
     teachers, _, x = parts()
     answers = MeanAnswers(teachers, data.Unlabelled(x), batch_size=16).fill()
     logits, features, traces = answers.all_means()
-    for estimator in (cka.EnergyOwnership(), cka.ClassConditionalOwnership(cka.LabelSpace(teachers)),
+    for estimator in (cka.EnergyOwnership(),
+                      cka.ClassConditionalOwnership(cka.LabelSpace(teachers)),
                       ownership.MomentOwnership(cka.LabelSpace(teachers))):
         more = [traces] if isinstance(estimator, ownership.MomentOwnership) else []
         estimator.fit(logits, features, *more)

@@ -114,7 +114,7 @@ def moving_teacher(rank):
     cka.Teacher.__init__, kills.Logged.forward = noted, forward
 
 
-# how it is damaged between two attempts ------------------------------------------------------------
+# how it is damaged between two attempts -----------------------------------------------------------
 
 def to_newest(act, file="tensors.safetensors"):
     """act(path) on a file of the newest checkpoint."""
@@ -163,7 +163,8 @@ FAULTS = [
     Fault("a teacher is changed", moving_teacher, 1, "teacher 't2' changed during amalgamation"),
     Fault("full disk, from the first file on", full_disk(0), 1, "No space left on device"),
     Fault("full disk, in the 1st checkpoint", full_disk(9), 1, "the run goes on", least=0),
-    Fault("full disk, in the 2nd checkpoint", full_disk(15), 1, "can be continued from step-00000004",
+    Fault("full disk, in the 2nd checkpoint", full_disk(15), 1,
+          "can be continued from step-00000004",
           least=4),
     Fault("full disk, at the end", full_disk(32), 1, "No space left on device", least=12),
     Fault("newest cut", DIES, -9, damage=to_newest(lambda p: os.truncate(p, 999)), least=8,
@@ -176,16 +177,20 @@ FAULTS = [
           again=dict(says="it has no SHA256SUMS")),
     Fault("a pickle among them", DIES, -9, damage=to_newest(pickled), least=8,
           again=dict(says="step-00000008 is not used")),
-    Fault("a link among them", DIES, -9, least=8, again=dict(says="is no plain file"), damage=to_newest(
+    Fault("a link among them", DIES, -9, least=8, again=dict(says="is no plain file"),
+          damage=to_newest(
         lambda p: (p.rename(p.with_name("x")), p.symlink_to(p.with_name("x"))))),
     Fault("what the teachers said is lost", DIES, -9, least=8,
           damage=lambda out: flip(out / "checkpoints" / "beliefs" / "tensors.safetensors")),
     Fault("all of them are lost", DIES, -9, damage=lambda out: shutil.rmtree(out / "checkpoints"),
           least=8, again=dict(says="nothing to resume")),
-    Fault("another learning rate", DIES, -9, least=8, again=dict(lr=1.), refused="lr: '0.002' then"),
+    Fault("another learning rate", DIES, -9, least=8, again=dict(lr=1.),
+          refused="lr: '0.002' then"),
     Fault("another seed", DIES, -9, least=8, again=dict(seed=1), refused="seed: '0' then, '1' now"),
-    Fault("other teachers", DIES, -9, least=8, again=dict(teachers_seed=1), refused="teachers.t0.weights: "),
-    Fault("other classes", DIES, -9, least=8, again=dict(classes=(list("abcde"), *kills.CLASSES[1:])),
+    Fault("other teachers", DIES, -9, least=8, again=dict(teachers_seed=1),
+          refused="teachers.t0.weights: "),
+    Fault("other classes", DIES, -9, least=8,
+          again=dict(classes=(list("abcde"), *kills.CLASSES[1:])),
           refused="classes: "),
     Fault("other images", DIES, -9, least=8, again=dict(images_seed=1), refused="data.sha256: "),
     Fault("another format", DIES, -9, least=8, damage=lambda out: rewritten(out, format="cka_nb 9"),
@@ -205,7 +210,7 @@ def rewritten(out, **values):
             (there / name).write_bytes(data)
 
 
-# the test ------------------------------------------------------------------------------------------
+# the test -----------------------------------------------------------------------------------------
 
 def run(top, name, processes=1, happens=None, **settings):
     """An attempt: exit status of each process, and what they said in a line each."""
@@ -327,7 +332,8 @@ def folders(tmp_path_factory):
 def started(top, out, *more, launcher=(sys.executable, "-m", "cka_nb")):
     """The command line, at work in a process of its own."""
     command = [*launcher, "amalgamate", "--teacher", top / "low", "--teacher", top / "high",
-               "--images", top / "heap", "--backbone", "resnet_small", "--epochs", "200", "--ema", "0.9",
+               "--images", top / "heap", "--backbone", "resnet_small", "--epochs", "200", "--ema",
+               "0.9",
                "--batch-size", "32", "--views", "1", "--out", out, "--device", "cpu", *more]
     return subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, stdout=subprocess.PIPE,
                             text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
@@ -380,9 +386,11 @@ def test_a_signal_to_the_launcher_of_two(folders, tmp_path):
 def test_the_stop_button_of_a_notebook(tmp_path):
     """Interrupt a cell of a real kernel: it finishes its step; the next cell goes on and ends."""
     from jupyter_client.manager import start_new_kernel
-    manager, client = start_new_kernel(env=os.environ | {"OMP_NUM_THREADS": "1"}, startup_timeout=120)
+    manager, client = start_new_kernel(env=os.environ | {"OMP_NUM_THREADS": "1"},
+                                       startup_timeout=120)
     cell = (f"import sys; sys.path.insert(0, {str(Path(kills.__file__).parent)!r})\nimport kills\n"
-            f"history = kills.amalgamated({str(tmp_path / 'run')!r}, '{os.devnull}', 1, **settings)\n"
+            f"history = kills.amalgamated({str(tmp_path / 'run')!r}, '{os.devnull}', "
+            "1, **settings)\n"
             "print(len(history), 'steps')")
     try:
         asked = client.execute("settings = dict(batch_size=8, ownership=None, epochs=40)\n" + cell)
@@ -394,7 +402,8 @@ def test_the_stop_button_of_a_notebook(tmp_path):
             pass  # a kernel slow to start answers its greeting more than once
         reply = reply["content"]
         assert reply["status"] == "error" and reply["ename"] == "Stopped", reply
-        assert "stopped by SIGINT after step" in reply["evalue"] and "resume=True" in reply["evalue"]
+        assert "stopped by SIGINT after step" in reply["evalue"]
+        assert "resume=True" in reply["evalue"]
         done = newest(tmp_path / "run")
         assert f"step-{done:08}" in reply["evalue"]
         # the kernel's own handler is back, and the run goes on

@@ -149,7 +149,8 @@ ODD = [None, "", "x", 0, -1, 3, 1e9, True, [], {}, [[]], [None], ["a", "a"], ["a
        {"name": "timm/resnet10t", "in_channels": 3}, {"name": "resnet18", "depth": 3},
        {"size": [3, 0, 0]}, {"size": "big"}, {"mean": [0.5]}, {"std": [0.0, 0.0, 0.0]},
        {"size": [3, 8, 8], "mean": [1, 2]}, {"mean": "grey"}, "function", {"name": "stem"},
-       {"name": "nowhere"}, {"name": None}, [8, 8], [1, 8, 8, 8], ["C", "H", "W"], "é\n\t\0", "a" * 5000]
+       {"name": "nowhere"}, {"name": None}, [8, 8], [1, 8, 8, 8], ["C", "H", "W"], "é\n\t\0",
+       "a" * 5000]
 
 
 def malformed(folder, chance):

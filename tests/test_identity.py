@@ -1,4 +1,4 @@
-"""What a run is made with, told apart: nothing that differs is the same, nothing that is the same differs."""
+"""What a run is made with, told apart: nothing that differs is the same, nor the reverse."""
 
 import copy
 import functools
@@ -24,7 +24,7 @@ from torchvision.transforms import v2
 import cka_nb as cka
 from cka_nb.identity import differences, structure, told
 
-# whatever holds a number -----------------------------------------------------------------------------
+# whatever holds a number --------------------------------------------------------------------------
 
 @dataclass
 class Card:
@@ -124,15 +124,18 @@ HOLDERS = [
     lambda s: functools.partial(over, s), lambda s: functools.partial(over(s), x=1),
     lambda s: functools.partial(functools.partial(Plain, s), more=2),
     lambda s: np.array([s]), lambda s: np.int64(s), lambda s: torch.tensor([s]),
-    lambda s: torch.tensor([s], dtype=torch.bfloat16), lambda s: nn.Parameter(torch.tensor(float(s))),
+    lambda s: torch.tensor([s], dtype=torch.bfloat16),
+    lambda s: nn.Parameter(torch.tensor(float(s))),
     lambda s: range(s), lambda s: slice(s), lambda s: complex(s), lambda s: bytes([s]),
     lambda s: Path(str(s)), lambda s: re.compile(str(s)), lambda s: str(s), lambda s: float(s),
     lambda s: nn.Sequential(nn.Dropout(s / 100)), lambda s: nn.Conv2d(1, 1, 3, padding=s),
-    lambda s: v2.Compose([v2.Resize(s), v2.Normalize([.5], [1.])]), lambda s: v2.RandomErasing(s / 100),
+    lambda s: v2.Compose([v2.Resize(s), v2.Normalize([.5], [1.])]),
+    lambda s: v2.RandomErasing(s / 100),
     lambda s: v2.Compose([v2.Compose([v2.Normalize([s / 100], [1.])])]),
     lambda s: v2.Lambda(over(s)), lambda s: v2.RandomApply([v2.Pad(s)]),
     lambda s: v1.Compose([v1.Resize(s), v1.ToTensor()]), lambda s: v1.ColorJitter(s / 100),
-    lambda s: v1.RandomChoice([v1.Pad(s), v1.Pad(1)]), lambda s: v2.ToDtype({torch.Tensor: torch.float32, "x": s}),
+    lambda s: v1.RandomChoice([v1.Pad(s), v1.Pad(1)]),
+    lambda s: v2.ToDtype({torch.Tensor: torch.float32, "x": s}),
     lambda s: cka.Preprocess((1, s, s), [.5], [1.]), lambda s: [cka.Preprocess((1, s, s))],
     lambda s: cka.ContrastiveAmalgamation(width=s), lambda s: cka.SmallResNet(s),
 ]
@@ -157,8 +160,10 @@ def test_another_number_is_another_thing(hold):
 
 
 plain = some.recursive(
-    some.none() | some.booleans() | some.integers(-3, 3) | some.sampled_from([.5, -0., "a", "b", ""]),
-    lambda inner: some.lists(inner, max_size=3) | some.dictionaries(some.sampled_from("ab"), inner, max_size=2),
+    some.none() | some.booleans() | some.integers(-3, 3)
+    | some.sampled_from([.5, -0., "a", "b", ""]),
+    lambda inner: some.lists(inner, max_size=3)
+    | some.dictionaries(some.sampled_from("ab"), inner, max_size=2),
     max_leaves=6)
 
 
@@ -169,7 +174,7 @@ def test_nested_values_are_the_same_if_json_says_so(one, other):
     assert (not differences(told(one, "it"), told(other, "it"))) == alike
 
 
-# what is the same --------------------------------------------------------------------------------------
+# what is the same ---------------------------------------------------------------------------------
 
 PROGRAM = """
 import functools, sys, torch
@@ -202,7 +207,8 @@ def test_source_counts_and_its_layout_does_not(tmp_path):
     one = account("lambda x: x + 1", "one")
     assert one == account("lambda  x :  x+1", "two") != account("lambda x: x + 2", "three")
     assert one != account("lambda x: x * 2", "four")  # the second of its line
-    assert account("lambda x: (lambda y: y)(x)", "five") != account("lambda x: (lambda y: -y)(x)", "six")
+    assert (account("lambda x: (lambda y: y)(x)", "five")
+            != account("lambda x: (lambda y: -y)(x)", "six"))
 
 
 def test_random_generators_and_counters_are_nobodys_settings():
@@ -215,16 +221,17 @@ def test_random_generators_and_counters_are_nobodys_settings():
     assert told(objective, "it", values=False) == before
 
 
-@pytest.mark.parametrize("held", [threading.Lock(), (i for i in range(3)),
-                                  open(__file__), sys._getframe()],  # noqa: SIM115
+@pytest.mark.parametrize("held",
+                         [threading.Lock(), (i for i in range(3)), open(__file__), sys._getframe()],  # noqa: SIM115
                          ids=["lock", "generator", "file", "frame"])
 def test_what_cannot_be_told_is_refused_with_a_way_out(held):
-    with pytest.raises(ValueError, match=r"transform\.size is a .*, which cannot be told .*config\(\)"):
+    with pytest.raises(ValueError,
+                       match=r"transform\.size is a .*, which cannot be told .*config\(\)"):
         told(Plain(held), "transform")
     assert told(Plain(held), "it", strict=False)
 
 
-# networks ----------------------------------------------------------------------------------------------
+# networks -----------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("change", [
     lambda net: net.fc.requires_grad_(False), lambda net: setattr(net, "scale", 2.),
@@ -240,7 +247,7 @@ def test_another_structure(change):
     assert structure(net) != before
 
 
-# runs --------------------------------------------------------------------------------------------------
+# runs ---------------------------------------------------------------------------------------------
 
 def go(out, transform=None, features=None, scale=1., cache=None, **settings):
     class Scaled(cka.SmallResNet):
@@ -251,7 +258,8 @@ def go(out, transform=None, features=None, scale=1., cache=None, **settings):
     net.scale = scale
     teacher = cka.Teacher(net, list("abc"), "t", features=features or "blocks", transform=transform)
     student = cka.Student("resnet_small", cka.LabelSpace([teacher]), input_size=(1, 8, 8))
-    return cka.amalgamate([teacher], student, torch.rand(32, 1, 8, 8), out=out, resume=out is not None,
+    return cka.amalgamate([teacher], student, torch.rand(32, 1, 8, 8), out=out,
+                          resume=out is not None,
                           ownership=cka.EnergyOwnership(), device="cpu", cache=cache,
                           **dict(epochs=1, batch_size=32, views=1, fixed_views=1) | settings)
 
@@ -261,7 +269,8 @@ def normalised(mean):
 
 
 CHANGES = [
-    (dict(transform=normalised(.5)), dict(transform=normalised(.1)), r"teachers\.t\.transform.*mean"),
+    (dict(transform=normalised(.5)), dict(transform=normalised(.1)),
+     r"teachers\.t\.transform.*mean"),
     (dict(transform=over(1)), dict(transform=over(2)), r"teachers\.t\.transform\.size"),
     (dict(transform=None), dict(transform=normalised(.1)), r"teachers\.t\.transform"),
     (dict(scale=1.), dict(scale=2.), r"teachers\.t\.network"),

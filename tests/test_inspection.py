@@ -142,7 +142,8 @@ def test_values_of_another_range_are_said_first(wrong, word, teachers):
     class Any(nn.Module):  # reads images of every size
         def __init__(self): super().__init__(); self.head = nn.Linear(3, 2)
         def forward(self, x): return self.head(x.mean((2, 3)))
-    found = cka.inspect([cka.Teacher(Any(), ["a", "b"])], wrong(pictures(40)), views=0, device="cpu")
+    found = cka.inspect([cka.Teacher(Any(), ["a", "b"])], wrong(pictures(40)), views=0,
+                        device="cpu")
     assert word in found["notes"][0]
     assert sum("have values from" in n or "run from" in n for n in found["notes"]) == 1  # said once
 
@@ -202,7 +203,8 @@ def test_sizes_are_those_before_resizing(teachers, tmp_path):
     assert many["files"] == 1000
 
 
-ODD = ["$x_1$", "<script>alert(1)</script>", "a\nb\x1b[31m", "名前 🐈", "x" * 500, "$", "{{ a }}", "%s"]
+ODD = ["$x_1$", "<script>alert(1)</script>", "a\nb\x1b[31m", "名前 🐈", "x" * 500, "$", "{{ a }}",
+       "%s"]
 
 
 def test_any_names_can_be_shown(tmp_path):
@@ -213,7 +215,8 @@ def test_any_names_can_be_shown(tmp_path):
     page = write_inspection(tmp_path / "look", found, "cka_nb inspect").read_text()
     assert "<script" not in page and "&lt;b&gt;$" in page and "{{ 7 * 7 }}" in page
     lines = as_lines(found.report)
-    answers = MeanAnswers(strange, Unlabelled(pictures(64)), views=1, augment=cka.random_affine).fill()
+    answers = MeanAnswers(strange, Unlabelled(pictures(64)), views=1,
+                          augment=cka.random_affine).fill()
     space = LabelSpace(strange)
     its = believe(cka.EnergyOwnership(), answers, space, True)
     lines += summary_of(space, answers.all_means(), its, answers.images)
@@ -231,7 +234,8 @@ def test_nothing_is_replaced_that_is_not_its_own(teachers, tmp_path):
     for name in ("student", "checkpoints"):
         (tmp_path / f"of-{name}" / name).mkdir(parents=True)
     runs = sorted(tmp_path.iterdir())
-    for name, text in (("report.html", "mine"), ("inspection.json", "{}"), ("inspection.json", "[]"),
+    for name, text in (("report.html", "mine"), ("inspection.json", "{}"),
+                       ("inspection.json", "[]"),
                        ("inspection.json", "{"), ("inspection.json", '{"format": "other"}')):
         folder = tmp_path / f"file{len(runs)}"
         folder.mkdir()
@@ -269,8 +273,9 @@ def test_no_class_of_calibrated_teachers_swallows():
 @pytest.mark.parametrize("classes", [3, 10, 60])
 def test_a_class_that_swallows_is_named_whichever_it_is(classes):
     gen = torch.Generator().manual_seed(classes)
-    space = LabelSpace([cka.Teacher(nn.Linear(1, classes), [f"class {c}" for c in range(classes)], "x"),
-                        cka.Teacher(nn.Linear(1, classes), [f"other {c}" for c in range(classes)], "y")])
+    space = LabelSpace([
+        cka.Teacher(nn.Linear(1, classes), [f"class {c}" for c in range(classes)], "x"),
+        cka.Teacher(nn.Linear(1, classes), [f"other {c}" for c in range(classes)], "y")])
     truth, greedy = torch.arange(1200) % (2 * classes), classes + classes // 2
     logits = [4. * F.one_hot((truth - k * classes).clamp(0, classes - 1), classes) for k in (0, 1)]
     logits = [l + .1 * torch.randn(1200, classes, generator=gen) for l in logits]
@@ -284,7 +289,8 @@ def test_a_class_that_swallows_is_named_whichever_it_is(classes):
 
 
 def test_overlap_a_single_teacher_and_many(tmp_path):
-    same = [cka.Teacher(Net([0, 1, 2]), list("abc"), "one"), cka.Teacher(Net([1, 2, 3]), list("bcd"), "two")]
+    same = [cka.Teacher(Net([0, 1, 2]), list("abc"), "one"),
+            cka.Teacher(Net([1, 2, 3]), list("bcd"), "two")]
     found = cka.inspect(same, pictures(200), views=1, device="cpu")
     its = found["teachers"]["one"]["agreement"]["two"]
     assert its["images"] == 100 and its["same"] > .9 and its["distance"] < .3 and not found["notes"]
@@ -339,12 +345,14 @@ def test_of_very_many_images_a_sample_is_asked(teachers):
 def test_five_lines_are_five_whatever_there_is():
     gen = torch.Generator().manual_seed(0)
     for teachers, classes, count in ((1, 1, 3), (2, 3, 40), (30, 12, 500)):
-        space = LabelSpace([cka.Teacher(nn.Linear(1, classes), [f"{t}-{c}" for c in range(classes)], f"t{t}")
+        space = LabelSpace([cka.Teacher(nn.Linear(1, classes),
+                                        [f"{t}-{c}" for c in range(classes)], f"t{t}")
                             for t in range(teachers)])
         logits = [torch.randn(count, classes, generator=gen) for _ in range(teachers)]
         its = Beliefs(torch.rand(count, teachers, generator=gen) / teachers, None)
         lines = summary_of(space, (logits, [], []), its, Unlabelled(torch.zeros(count, 1, 2, 2)))
-        assert 4 <= len(lines) <= 5 and all(line.isprintable() and len(line) < 700 for line in lines)
+        assert 4 <= len(lines) <= 5 and all(line.isprintable() and len(line) < 700
+                                            for line in lines)
         assert lines[0] == f"{count} images of 1x2x2"
 
 

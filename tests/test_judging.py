@@ -177,7 +177,8 @@ def test_a_file_its_picture_and_its_array_get_one_answer(tmp_path, channels):
             one.save(file)
             files.append(file)
             pictures.append(one)
-            arrays.append(np.asarray(one if mode in ("L", "RGB", "RGBA", "F") else one.convert("RGB")
+            arrays.append(np.asarray(one if mode in ("L", "RGB", "RGBA", "F")
+                                     else one.convert("RGB")
                                      if mode == "CMYK" else np.asarray(one, np.float32) / 65535
                                      if mode == "I;16" else one.convert(
                                          "RGBA" if mode in ("P", "LA") else "L")))
@@ -222,7 +223,8 @@ def test_what_is_no_image_is_told_so(odd, text):
 
 
 def test_long_lists_are_asked_about_in_parts():
-    assert [len(x) for x in picture_batches([picture("L", (9, 9))] * 150, (1, 8, 8))] == [64, 64, 22]
+    sizes = [len(x) for x in picture_batches([picture("L", (9, 9))] * 150, (1, 8, 8))]
+    assert sizes == [64, 64, 22]
 
 
 # ---- one temperature
@@ -272,7 +274,8 @@ def test_rounding_makes_no_tie(dtype):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             t = cka.calibrate(model, data)
-        assert .01 < t < 100 and torch.equal(answers_of(model, data).probabilities.argmax(1), before)
+        assert .01 < t < 100 and torch.equal(answers_of(model, data).probabilities.argmax(1),
+                                             before)
     assert flipped or dtype == torch.float64  # what is to be avoided does happen
 
 
@@ -388,7 +391,8 @@ def test_its_own_file_is_replaced_whole_or_stays(tmp_path):
 
 # ---- names in any letters, on pictures and on the command line
 
-SCRIPTS = ["猫", "いぬ", "고양이", "قطة", "חתול", "แมว", "बिल्ली", "ᎣᏪᎵ", "😺", "👩‍💻", "кот", "γάτα", "Émile",
+SCRIPTS = ["猫", "いぬ", "고양이", "قطة", "חתול", "แมว", "बिल्ली", "ᎣᏪᎵ", "😺", "👩‍💻", "кот", "γάτα",  # noqa: E501  wide letters
+           "Émile",
            "e\u0301", "$x_{$", "_hidden", "a\nb", "𝒶", "x" * 60]
 
 
@@ -435,7 +439,8 @@ def test_a_file_that_is_no_font_is_passed_over(tmp_path):
 
 
 def test_marks_that_belong_to_names():
-    for name in ("a=b", "a:b", "a,b", "a\\", "\\=", "\\\\", "=", ":", "a\\=b,c:d", "plain", "C:\\x"):
+    for name in ("a=b", "a:b", "a,b", "a\\", "\\=", "\\\\", "=", ":", "a\\=b,c:d", "plain",
+                 "C:\\x"):
         for mark in ",=:":
             text = written(name, ",=:") + mark + written("rest" + name, ",=:")
             head, found, tail = cut(text, mark)
@@ -528,7 +533,8 @@ def test_labels_without_names_are_taken_in_the_order_of_the_model_with_a_word():
 
 def test_two_teachers_stand_behind_one_option_or_two(tmp_path):
     for name, classes in (("first", ["a", "b"]), ("second", ["c", "d"])):
-        cka.Teacher(cka.SmallResNet(2, 3), classes, name, input_size=(3, 8, 8)).save(tmp_path / name)
+        cka.Teacher(cka.SmallResNet(2, 3), classes, name,
+                    input_size=(3, 8, 8)).save(tmp_path / name)
     for name in "abcd":
         (tmp_path / "data" / name).mkdir(parents=True)
         Image.effect_noise((8, 8), 50).convert("RGB").save(tmp_path / "data" / name / "1.png")

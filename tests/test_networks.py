@@ -1,7 +1,8 @@
-"""Networks as people have them: quantised, compiled, wrapped, pruned, shared, in half precision, without
-values, trained further; names as people write them; what published networks want done to a picture.
+"""Networks as people have them: quantised, compiled, wrapped, pruned, shared, in half precision,
+without values, trained further; names as people write them; what published networks want done to a
+picture.
 
-Each is compared with an independent reading: the network called by hand, the library's own transform.
+Each is compared with an independent reading: the network called by hand, the library's transform.
 """
 
 import copy
@@ -45,7 +46,8 @@ X = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 def small(*middle, out=3):
     """A small network, always the same."""
     torch.manual_seed(0)
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), *middle, nn.ReLU(), nn.Linear(16, out)).eval()
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), *middle, nn.ReLU(),
+                         nn.Linear(16, out)).eval()
 
 
 def one_line(error):
@@ -133,7 +135,8 @@ def with_hook():
 
 
 def dynamic(net=None):
-    return torch.ao.quantization.quantize_dynamic(net or small(), {nn.Linear, nn.LSTM}, dtype=torch.qint8)
+    return torch.ao.quantization.quantize_dynamic(net or small(), {nn.Linear, nn.LSTM},
+                                                  dtype=torch.qint8)
 
 
 def static():
@@ -196,12 +199,15 @@ def test_a_network_of_any_kind_teaches_is_told_and_is_saved_or_refused(name, tmp
     assert torch.equal(teacher(X).logits, expected) and not teacher(X).logits.requires_grad
     assert all(p.requires_grad for p in model.parameters() if p.is_floating_point())  # the caller's
     print_ = cka.fingerprint(teacher)
-    assert len(print_) == 64 and print_ == cka.fingerprint(cka.Teacher(made(name), list("abc"), **how))
+    assert len(print_) == 64
+    assert print_ == cka.fingerprint(cka.Teacher(made(name), list("abc"), **how))
     assert print_ == cka.fingerprint(copy.deepcopy(teacher))
     again = cka.Teacher(teacher.model, list("abc"), **how)  # a teacher of a teacher's network
-    assert torch.equal(again(X).logits, expected) and torch.equal(again(X).features, teacher(X).features)
+    assert torch.equal(again(X).logits, expected)
+    assert torch.equal(again(X).features, teacher(X).features)
     if not saves:
-        with pytest.raises(ValueError, match="cannot be saved: its state .* safetensors do not hold") as e:
+        with pytest.raises(ValueError,
+                           match="cannot be saved: its state .* safetensors do not hold") as e:
             teacher.save(tmp_path)
         assert one_line(e.value) and not any(tmp_path.iterdir())
         return
@@ -213,13 +219,15 @@ def test_a_network_of_any_kind_teaches_is_told_and_is_saved_or_refused(name, tmp
         x.data.zero_()
     if name == "nothing beside":
         fresh.told = 1
-    loaded = cka.Teacher.load(tmp_path, fresh, features=how.get("features") if how is by_hand else None)
+    loaded = cka.Teacher.load(tmp_path, fresh,
+                              features=how.get("features") if how is by_hand else None)
     if name != "frozen program":  # its weights are constants: what is handed in is what is loaded
         assert cka.fingerprint(loaded) == print_
     assert torch.equal(loaded(X).logits, expected)
 
 
-@pytest.mark.parametrize("name", ["dynamic int8 LSTM", "static int8", "weight norm", "data parallel inside"])
+@pytest.mark.parametrize("name", ["dynamic int8 LSTM", "static int8", "weight norm",
+                                  "data parallel inside"])
 def test_an_odd_teacher_makes_a_student(name):
     teacher = cka.Teacher(made(name), list("abc"), **NETWORKS[name][1])
     student = cka.Student("resnet_small", cka.LabelSpace([teacher]), input_size=(1, 8, 8))
@@ -236,10 +244,12 @@ def test_another_weight_is_another_fingerprint():
     other = small()
     other[1].weight.data[0, 0] += .05
     for make in (dynamic, torch.jit.script, lambda n: torch.jit.freeze(torch.jit.script(n))):
-        assert cka.fingerprint(make(small())) == cka.fingerprint(make(small())) != cka.fingerprint(make(other))
+        assert (cka.fingerprint(make(small())) == cka.fingerprint(make(small()))
+                != cka.fingerprint(make(other)))
     assert cka.fingerprint(Buffers(0)) != cka.fingerprint(Buffers(1))
     for a, b in (({"x": (1, [2])}, {"x": (1, [3])}), (torch.int8, torch.int16), ("1", 1),
-                 (torch.zeros(2), torch.zeros(2).double()), ({"x": torch.ones(1)}, {"x": torch.zeros(1)})):
+                 (torch.zeros(2), torch.zeros(2).double()),
+                 ({"x": torch.ones(1)}, {"x": torch.zeros(1)})):
         nets = [Told(v) for v in (a, a, b)]
         for net in nets:
             net.fc = nets[0].fc
@@ -262,11 +272,12 @@ prints = [*map(fingerprint, (packed, frozen))]
 """
     here = {}
     exec(code, here)
-    there = python("-W", "ignore", "-c", code + "print(*prints)", env=os.environ | {"PYTHONPATH": str(ROOT)})
+    there = python("-W", "ignore", "-c", code + "print(*prints)",
+                   env=os.environ | {"PYTHONPATH": str(ROOT)})
     assert there.split() == here["prints"] and len({*here["prints"]}) == 2
 
 
-# ---------------------------------------------------------------- what cannot be copied, what has no values
+# -------------------------------------------------------- what cannot be copied, what has no values
 
 class Holds(nn.Module):
     def __init__(self, it):
@@ -282,9 +293,11 @@ def session():
     """A linear classifier, as ONNX Runtime runs it."""
     sides = [helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, shape) for n, shape in (
         ("images", ["B", 1, 8, 8]), ("logits", ["B", 3]))]
-    nodes = [helper.make_node("Flatten", ["images"], ["x"]), helper.make_node("MatMul", ["x", "w"], ["logits"])]
+    nodes = [helper.make_node("Flatten", ["images"], ["x"]),
+             helper.make_node("MatMul", ["x", "w"], ["logits"])]
     weight = onnx.numpy_helper.from_array(np.ones((64, 3), np.float32), "w")
-    model = helper.make_model(helper.make_graph(nodes, "net", sides[:1], sides[1:], [weight]), ir_version=10,
+    model = helper.make_model(helper.make_graph(nodes, "net", sides[:1], sides[1:], [weight]),
+                              ir_version=10,
                               opset_imports=[helper.make_opsetid("", 17)])
     return onnxruntime.InferenceSession(model.SerializeToString())
 
@@ -371,7 +384,8 @@ def empty_weights():
 
 @pytest.mark.parametrize("make, named", [
     (on_meta, "'stem.0.weight' of SmallResNet"), (lambda: only("parameter"), "'fc.weight'"),
-    (lambda: only("buffer"), "'stem.1.running_mean'"), (faked, "'stem.0.weight'"), (beside, "'beside'"),
+    (lambda: only("buffer"), "'stem.1.running_mean'"), (faked, "'stem.0.weight'"),
+    (beside, "'beside'"),
     (lazily, "'1.weight'"), (empty_weights, "of ResNet")])
 def test_a_network_without_values_is_refused(make, named):
     for use in (lambda: cka.Teacher(make(), list("abc")), lambda: cka.Student(make(), list("abc"))):
@@ -383,7 +397,8 @@ def test_a_network_without_values_is_refused(make, named):
 # ---------------------------------------------------------------- features of what lies inside
 
 def hugging_face(kind):
-    small_ = dict(image_size=32, patch_size=8, hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
+    small_ = dict(image_size=32, patch_size=8, hidden_size=32, num_hidden_layers=1,
+                  num_attention_heads=2,
                   intermediate_size=64, num_labels=3)
     torch.manual_seed(0)
     if kind == "vit":
@@ -403,7 +418,8 @@ def test_features_of_an_inner_model(kind, place, read):
     with torch.no_grad():
         torch.testing.assert_close(teacher(x).features, read(model, x))
     if "." not in place:
-        student = cka.Student(getattr(model, place), list("ab"), features="output", input_size=(3, 32, 32))
+        student = cka.Student(getattr(model, place), list("ab"), features="output",
+                              input_size=(3, 32, 32))
         assert student.eval()(x).features.shape == teacher(x).features.shape
 
 
@@ -420,24 +436,30 @@ class Gives(nn.Module):
 
 @pytest.mark.parametrize("it, good", [
     (lambda x: (x, 3), True), (lambda x: {"a": None, "b": x}, True), (lambda x: [[x]], True),
-    (lambda x: SimpleNamespace(mask=x > 0, tokens=x[:, None]), True), (lambda x: (x.mean(), x), True),
-    (lambda x: 3, False), (lambda x: {}, False), (lambda x: x.long(), False), (lambda x: x.sum(), False)])
+    (lambda x: SimpleNamespace(mask=x > 0, tokens=x[:, None]), True),
+    (lambda x: (x.mean(), x), True),
+    (lambda x: 3, False), (lambda x: {}, False), (lambda x: x.long(), False),
+    (lambda x: x.sum(), False)])
 def test_features_are_found_in_what_a_submodule_gives_or_refused(it, good):
     if good:
-        assert torch.equal(cka.Teacher(Gives(it), list("abc"), features="inner")(X).features, X.flatten(1))
+        assert torch.equal(cka.Teacher(Gives(it), list("abc"), features="inner")(X).features,
+                           X.flatten(1))
         return
-    with pytest.raises(ValueError, match="features='inner' of teacher 'Gives' gives a .* name another") as e:
+    with pytest.raises(ValueError,
+                       match="features='inner' of teacher 'Gives' gives a .* name another") as e:
         cka.Teacher(Gives(it), list("abc"), features="inner", input_size=(1, 8, 8))
     assert "transform=" not in one_line(e.value)
 
 
-# ---------------------------------------------------------------- by name, at the network's own precision
+# ---------------------------------------------------------- by name, at the network's own precision
 
 LIBRARIES = {
-    "ours": lambda: cka.SmallResNet(3), "torchvision": lambda: build_backbone("mobilenet_v3_small", 3),
+    "ours": lambda: cka.SmallResNet(3),
+    "torchvision": lambda: build_backbone("mobilenet_v3_small", 3),
     "timm": lambda: timm.create_model("test_resnet", num_classes=3),
     "a timm ViT": lambda: timm.create_model("test_vit", num_classes=3, img_size=32),
-    "Hugging Face": lambda: hugging_face("resnet"), "a Hugging Face ViT": lambda: hugging_face("vit")}
+    "Hugging Face": lambda: hugging_face("resnet"),
+    "a Hugging Face ViT": lambda: hugging_face("vit")}
 FORMATS = {
     "bfloat16": lambda net: net.bfloat16(), "float16": lambda net: net.half(),
     "float64": lambda net: net.double(),
@@ -449,7 +471,8 @@ FORMATS = {
 def test_a_known_network_in_another_format_loads_by_name(library, format_, tmp_path):
     torch.manual_seed(0)
     x = torch.rand(2, 3, 32, 32)
-    teacher = cka.Teacher(FORMATS[format_](LIBRARIES[library]()), list("abc"), input_size=(3, 32, 32))
+    teacher = cka.Teacher(FORMATS[format_](LIBRARIES[library]()), list("abc"),
+                          input_size=(3, 32, 32))
     again = cka.Teacher.load(teacher.save(tmp_path))
     assert again(x).logits.dtype == teacher(x).logits.dtype
     assert torch.equal(again(x).logits, teacher(x).logits)
@@ -495,7 +518,8 @@ def test_who_hands_in_half_precision_gets_it(tmp_path):
     teacher = cka.Teacher(small(), list("abc"), input_size=(1, 8, 8))
     again = cka.Teacher.load(teacher.save(tmp_path), small().bfloat16())
     assert again(X).logits.dtype == torch.bfloat16
-    student = cka.Student("resnet_small", list("abc"), input_size=(1, 8, 8)).to(torch.bfloat16).eval()
+    student = cka.Student("resnet_small", list("abc"),
+                          input_size=(1, 8, 8)).to(torch.bfloat16).eval()
     again = cka.Student.load(student.save(tmp_path / "student"))
     assert again.head.weight.dtype == torch.bfloat16
     assert torch.equal(again.predict(X)[1], student.predict(X)[1])
@@ -508,14 +532,16 @@ DATA = cka.TensorImages(torch.rand(16, 1, 8, 8), torch.arange(16) % 2, ["a", "b"
 
 @pytest.mark.parametrize("where", [None, "blocks", "fc"])
 def test_the_network_of_a_teacher_may_be_trained_further(where, tmp_path):
-    cka.Teacher(cka.SmallResNet(2, 1), ["a", "b"], features=where, input_size=(1, 8, 8)).save(tmp_path)
+    cka.Teacher(cka.SmallResNet(2, 1), ["a", "b"], features=where,
+                input_size=(1, 8, 8)).save(tmp_path)
     teacher = cka.Teacher.load(tmp_path)
     net, before = teacher.model, teacher(X)
     with pytest.raises(ValueError, match="all weights of SmallResNet are frozen.*requires_grad_"):
         cka.train_teacher(net, DATA, epochs=1)
     for start in (net, copy.deepcopy(net)):
         start.requires_grad_(True)
-        further = cka.train_teacher(start, DATA, epochs=1, features=where, out=tmp_path / str(id(start)))
+        further = cka.train_teacher(start, DATA, epochs=1, features=where,
+                                    out=tmp_path / str(id(start)))
         assert cka.fingerprint(further.model) != cka.fingerprint(net)
         assert torch.equal(teacher(X).logits, before.logits)
         assert torch.equal(teacher(X).features, before.features)
@@ -553,13 +579,15 @@ def test_a_compiled_teacher_answers_as_before():
 # ---------------------------------------------------------------- names
 
 NFC, NFD = (unicodedata.normalize(form, "pâté") for form in ("NFC", "NFD"))
-ALIKE = [(NFC, NFD), ("hot dog", "hot  dog"), ("cat", " cat"), ("cat", "cat\u200b"), ("cat", "cat\n"),
+ALIKE = [(NFC, NFD), ("hot dog", "hot  dog"), ("cat", " cat"), ("cat", "cat\u200b"),
+         ("cat", "cat\n"),
          ("hot dog", "hot\u00a0dog"), ("cat", "\ufeffcat"), ("Å", "\u212b")]
 
 
 @pytest.mark.parametrize("pair", ALIKE, ids=ascii)
 def test_names_that_look_the_same_are_refused(pair):
-    for use in (lambda: cka.Teacher(cka.SmallResNet(2), pair), lambda: cka.Student("resnet_small", pair),
+    for use in (lambda: cka.Teacher(cka.SmallResNet(2), pair),
+                lambda: cka.Student("resnet_small", pair),
                 lambda: cka.LabelSpace([cka.Teacher(cka.SmallResNet(2), [pair[0], "x"], "linux"),
                                         cka.Teacher(cka.SmallResNet(2), [pair[1], "y"], "mac")])):
         with pytest.raises(ValueError, match="look the same to a reader") as error:
@@ -574,7 +602,8 @@ def noted(*sets, made=()):
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         teachers = [SimpleNamespace(classes=list(s), name=f"t{k}", named=True,
-                                    made_up=list(s) if k in made else []) for k, s in enumerate(sets)]
+                                    made_up=list(s) if k in made else [])
+                    for k, s in enumerate(sets)]
         cka.LabelSpace(teachers)
     return [one_line(w.message) for w in told]
 
@@ -588,7 +617,8 @@ def test_placeholders_of_two_teachers_are_noted(names):
     assert not noted(names) and not noted(names, ["cat"])
 
 
-@pytest.mark.parametrize("names", [list("0123456789"), ["n01440764", "n01443537"], ["classic", "label"],
+@pytest.mark.parametrize("names",
+                         [list("0123456789"), ["n01440764", "n01443537"], ["classic", "label"],
                                    ["type 1", "type 2"], ["boeing 747"], ["B12"]])
 def test_names_that_somebody_gave_are_not_noted(names):
     assert not noted(names, names) and not noted(names, [*names, "other"])
@@ -606,7 +636,8 @@ def test_probabilities_nan_and_features_are_no_logits():
     x = torch.rand(2, 3, 16, 16)
     said = lambda model, x: (model(x), x.flatten(1))
     for features in (None, "0.pool", said):
-        with pytest.raises(ValueError, match="gives probabilities .*, not logits: leave the softmax"):
+        with pytest.raises(ValueError,
+                           match="gives probabilities .*, not logits: leave the softmax"):
             cka.Teacher(squashed, list("abc"), features=features)(x)
     logarithm = cka.Teacher(squashed, list("abc"), features=lambda m, x: (m(x).log(), x.flatten(1)))
     torch.testing.assert_close(logarithm(x).logits.softmax(1), net(x).softmax(1))
@@ -621,7 +652,8 @@ def test_probabilities_nan_and_features_are_no_logits():
 
 def test_names_that_were_made_up_are_remembered(tmp_path):
     unnamed = cka.TensorImages(torch.rand(8, 1, 8, 8), torch.arange(8) % 2)
-    teachers = [cka.train_teacher(cka.SmallResNet(2, 1), unnamed, epochs=1, name=n, out=tmp_path / n)
+    teachers = [cka.train_teacher(cka.SmallResNet(2, 1), unnamed, epochs=1, name=n,
+                                  out=tmp_path / n)
                 for n in "ab"]
     assert teachers[0].classes == ["0", "1"] and json.loads(
         (tmp_path / "a/config.json").read_text())["made_up"] == ["0", "1"]
@@ -645,18 +677,31 @@ def test_names_that_were_made_up_are_remembered(tmp_path):
     assert made_up_names(2) == ["0", "1"]
 
 
-NEAR = [("plane", "airplane"), ("cat", "cats"), ("Cat", "cat"), ("hot_dog", "hot dog"), ("hot-dog", "hotdog"),
+NEAR = [("plane", "airplane"), ("cat", "cats"), ("Cat", "cat"), ("hot_dog", "hot dog"),
+        ("hot-dog", "hotdog"),
         ("aeroplane", "airplane"), ("phone", "telephone"), ("bus", "buses"), ("city", "cities"),
         ("wolf", "wolves"), ("TV", "tv"), ("yogurt", "yoghurt"), ("potted plant", "pottedplant"),
-        ("sunflower", "sun flower"), ("café", "cafe"), ("T-shirt", "tshirt"), ("orangutan", "orangutang"),
+        ("sunflower", "sun flower"), ("café", "cafe"), ("T-shirt", "tshirt"),
+        ("orangutan", "orangutang"),
         ("pick-up truck", "pickup_truck"), ("DOG", "dog"), ("Golden Retriever", "golden_retriever"),
-        ("leaf", "leaves"), ("tumor", "tumour"), ("carcinomas", "carcinoma"), ("no_entry", "No entry")]
+        ("leaf", "leaves"), ("tumor", "tumour"), ("carcinomas", "carcinoma"),
+        ("no_entry", "No entry")]
 FAR = [("1", "11"), ("bed", "bee"), ("plain", "plane"), ("man", "woman"), ("castle", "cattle"),
-       ("bear", "pear"), ("C", "C++"), ("A", "a"), ("01", "0.1"), ("male", "female"), ("mouse", "house"),
-       ("benign", "malignant"), ("left", "right"), ("type1", "type2"), ("hot dog", "dog"), ("sea", "seal"),
-       ("normal", "abnormal"), ("healthy", "unhealthy"), ("symmetric", "asymmetric"), ("Type A", "Type B"),
+       ("bear", "pear"), ("C", "C++"), ("A", "a"), ("01", "0.1"), ("male", "female"),
+       ("mouse", "house"),
+       ("benign", "malignant"), ("left", "right"), ("type1", "type2"), ("hot dog", "dog"),
+       ("sea", "seal"),
+       ("normal", "abnormal"), ("healthy", "unhealthy"), ("symmetric", "asymmetric"),
+       ("Type A", "Type B"),
        ("complete", "incomplete"), ("smoking", "nonsmoking"), ("x", "xs"), ("2", "2s"), ("", " x")]
-CIFAR100 = ["apple", "aquarium_fish", "baby", "bear", "beaver", "bed", "bee", "beetle", "bicycle", "bottle", "bowl", "boy", "bridge", "bus", "butterfly", "camel", "can", "castle", "caterpillar", "cattle", "chair", "chimpanzee", "clock", "cloud", "cockroach", "couch", "crab", "crocodile", "cup", "dinosaur", "dolphin", "elephant", "flatfish", "forest", "fox", "girl", "hamster", "house", "kangaroo", "keyboard", "lamp", "lawn_mower", "leopard", "lion", "lizard", "lobster", "man", "maple_tree", "motorcycle", "mountain", "mouse", "mushroom", "oak_tree", "orange", "orchid", "otter", "palm_tree", "pear", "pickup_truck", "pine_tree", "plain", "plate", "poppy", "porcupine", "possum", "rabbit", "raccoon", "ray", "road", "rocket", "rose", "sea", "seal", "shark", "shrew", "skunk", "skyscraper", "snail", "snake", "spider", "squirrel", "streetcar", "sunflower", "sweet_pepper", "table", "tank", "telephone", "television", "tiger", "tractor", "train", "trout", "tulip", "turtle", "wardrobe", "whale", "willow_tree", "wolf", "woman", "worm"]
+CIFAR100 = """apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus
+butterfly camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab
+crocodile cup dinosaur dolphin elephant flatfish forest fox girl hamster house kangaroo keyboard
+lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle mountain mouse mushroom
+oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine
+possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake spider
+squirrel streetcar sunflower sweet_pepper table tank telephone television tiger tractor train trout
+tulip turtle wardrobe whale willow_tree wolf woman worm""".split()
 
 
 @pytest.mark.parametrize("pair", NEAR, ids=ascii)
@@ -674,20 +719,25 @@ def test_other_words_are_not_noted():
         names = random.Random(seed).sample(CIFAR100, 100)
         cut = random.Random(seed).randrange(10, 90)
         assert noted(names[:cut], names[cut:]) == [] and noted(names[:60], names[40:]) == []
-    many = [f"{a}{b}{c}ling{d}" for a in "bcdfgh" for b in "aeiou" for c in "klmnprst" for d in "aeiouy"]
+    many = [f"{a}{b}{c}ling{d}" for a in "bcdfgh" for b in "aeiou" for c in "klmnprst"
+            for d in "aeiouy"]
     near_names(many)  # thousands take no time worth mentioning
 
 
 # ---------------------------------------------------------------- what is published
 
 PROCESSORS = [
-    ("ViTImageProcessor", {}), ("ViTImageProcessor", dict(rescale_factor=1 / 127.5, image_mean=[1.] * 3)),
+    ("ViTImageProcessor", {}),
+    ("ViTImageProcessor", dict(rescale_factor=1 / 127.5, image_mean=[1.] * 3)),
     ("ViTImageProcessor", dict(do_normalize=False, rescale_factor=1 / 127.5)),
     ("ViTImageProcessor", dict(do_normalize=False)), ("ViTImageProcessor", dict(resample=3)),
-    ("ViTImageProcessor", dict(size={"height": 40, "width": 56})), ("ViTImageProcessor", dict(do_convert_rgb=True)),
-    ("ViTImageProcessorPil", {}), ("DeiTImageProcessor", {}), ("BeitImageProcessor", dict(do_center_crop=True,
+    ("ViTImageProcessor", dict(size={"height": 40, "width": 56})),
+    ("ViTImageProcessor", dict(do_convert_rgb=True)),
+    ("ViTImageProcessorPil", {}), ("DeiTImageProcessor", {}),
+    ("BeitImageProcessor", dict(do_center_crop=True,
      size={"height": 64, "width": 64}, crop_size={"height": 41, "width": 48})),
-    ("CLIPImageProcessor", {}), ("CLIPImageProcessorPil", {}), ("CLIPImageProcessor", dict(do_center_crop=False)),
+    ("CLIPImageProcessor", {}), ("CLIPImageProcessorPil", {}),
+    ("CLIPImageProcessor", dict(do_center_crop=False)),
     ("CLIPImageProcessor", dict(size={"shortest_edge": 50}, crop_size={"height": 61, "width": 40})),
     ("ConvNextImageProcessor", {}), ("ConvNextImageProcessor", dict(size={"shortest_edge": 96})),
     ("ConvNextImageProcessor", dict(size={"shortest_edge": 96}, crop_pct=.7)),
@@ -695,7 +745,8 @@ PROCESSORS = [
     ("MobileNetV2ImageProcessor", {}), ("SegformerImageProcessor", {}), ("PvtImageProcessor", {}),
     ("ViTImageProcessor", dict(do_rescale=False)), ("ViTImageProcessor", dict(do_resize=False)),
     ("ViTImageProcessor", dict(do_pad=True, pad_size={"height": 300, "width": 300})),
-    ("ViTImageProcessor", dict(resample=0)), ("ViTImageProcessor", dict(data_format="channels_last")),
+    ("ViTImageProcessor", dict(resample=0)),
+    ("ViTImageProcessor", dict(data_format="channels_last")),
     ("EfficientNetImageProcessor", {}), ("EfficientNetImageProcessor", dict(include_top=False)),
     ("EfficientNetImageProcessor", dict(include_top=False, rescale_offset=True)),
     ("MobileViTImageProcessor", {}), ("MobileViTImageProcessor", dict(do_flip_channel_order=False)),
@@ -731,7 +782,8 @@ def soft(high, wide):
 def test_settings_that_nobody_has_heard_of_are_refused():
     usual = dict(size={"height": 32, "width": 32}, image_mean=[.5] * 3, image_std=[.5] * 3)
     assert cka.Preprocess.of(SimpleNamespace(**usual)).size == (3, 32, 32)
-    for key, value in (("do_wave", True), ("offset", 1), ("do_grayscale", True), ("size_divisor", 8)):
+    for key, value in (("do_wave", True), ("offset", 1), ("do_grayscale", True),
+                       ("size_divisor", 8)):
         with pytest.raises(ValueError, match=f"has {key}={value}, which Preprocess cannot do"):
             cka.Preprocess.of(SimpleNamespace(**usual, **{key: value}))
     for size in ({"longest_edge": 32}, {"max_height": 3, "max_width": 3}, None):
@@ -746,7 +798,8 @@ def test_settings_that_nobody_has_heard_of_are_refused():
 def test_what_timm_publishes_is_done_exactly_or_refused(changes):
     model = timm.create_model("test_resnet", num_classes=2)
     model.pretrained_cfg = model.pretrained_cfg | changes
-    processor = transformers.models.timm_wrapper.image_processing_timm_wrapper.TimmWrapperImageProcessor(
+    wrapper = transformers.models.timm_wrapper.image_processing_timm_wrapper
+    processor = wrapper.TimmWrapperImageProcessor(
         model.pretrained_cfg) if "border" not in str(changes) else None
     try:
         wants = cka.Preprocess.of(model)
@@ -767,9 +820,11 @@ def test_what_torchvision_publishes_is_done_exactly_or_refused():
             wants, theirs = cka.Preprocess.of(weights), weights.transforms()
             picture = torch.from_numpy(soft(120, 173)).permute(2, 0, 1)[None]
             if max(wants.size) < 300:
-                assert ((wants(picture) - theirs(picture)) * wants.std).abs().max() < 3 / 255, weights
+                apart = ((wants(picture) - theirs(picture)) * wants.std).abs().max()
+                assert apart < 3 / 255, weights
     video = torchvision.models.video.R3D_18_Weights.DEFAULT
-    with pytest.raises(ValueError, match="VideoClassification, which is not about classifying images"):
+    with pytest.raises(ValueError,
+                       match="VideoClassification, which is not about classifying images"):
         cka.Preprocess.of(video)
     with pytest.raises(TypeError, match="got Compose"):
         cka.Preprocess.of(torchvision.transforms.Compose([]))
@@ -794,7 +849,8 @@ def channels_and_sizes(names):
     for name in names:
         with torch.device("meta"):
             net = timm.create_model(name, num_classes=2)
-        told = cka.Preprocess.of(net).size[0], {size[0] for size in usual_sizes(net)}, image_channels(net)
+        told = (cka.Preprocess.of(net).size[0], {size[0] for size in usual_sizes(net)},
+                image_channels(net))
         if told != (3, {3}, 3):
             wrong.append((name, *told))
     return wrong
@@ -811,7 +867,8 @@ def test_channels_are_read_from_what_timm_noted():
         if channels == 1:
             assert cka.Preprocess.of(net).size[0] == 1
     assert image_channels(transformers.ViTForImageClassification(transformers.ViTConfig(
-        num_channels=2, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8))) == 2
+        num_channels=2, hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=8))) == 2
 
 
 @pytest.mark.slow
@@ -826,7 +883,8 @@ def test_a_student_is_made_for_the_size_asked_for(name, tmp_path):
     student = cka.Student(f"timm/{name}", ["a", "b"], input_size=(3, 96, 96)).eval()
     x = torch.rand(2, 3, 32, 32)
     again = cka.Student.load(student.save(tmp_path))
-    assert torch.equal(again(x).logits, student(x).logits) and again.architecture == student.architecture
+    assert torch.equal(again(x).logits, student(x).logits)
+    assert again.architecture == student.architecture
     fixed = name not in ("test_vit", "test_resnet")
     assert student.architecture.get("config") == ({"img_size": [96, 96]} if fixed else None)
 
@@ -860,7 +918,8 @@ def contents(folder):
 def test_what_is_somebody_elses_is_not_replaced(kind, tmp_path):
     teacher = cka.Teacher(cka.SmallResNet(2, 1), ["a", "b"], input_size=(1, 8, 8))
     student = cka.Student("resnet_small", ["a", "b"], input_size=(1, 8, 8))
-    save, other = ((teacher.save, student.save) if kind == "teacher" else (student.save, teacher.save))
+    save, other = ((teacher.save, student.save) if kind == "teacher"
+                   else (student.save, teacher.save))
     foreign = {
         "a model of Hugging Face's": lambda f: hugging_face("vit").save_pretrained(f),
         "an application's settings": lambda f: (f / "config.json").write_text("[1]"),
@@ -870,19 +929,23 @@ def test_what_is_somebody_elses_is_not_replaced(kind, tmp_path):
         "a link to elsewhere": lambda f: (f / "config.json").symlink_to(tmp_path / "elsewhere"),
         "the other kind": other}
     if kind == "student":
-        foreign["a project"] = lambda f: (f / "README.md").write_text("# Mine\nlibrary_name: cka_nb")
+        foreign["a project"] = lambda f: (f / "README.md").write_text(
+            "# Mine\nlibrary_name: cka_nb")
         foreign["another card"] = lambda f: (f / "README.md").write_text("---\nlicense: mit\n---\n")
     for k, put in enumerate(foreign.values()):
         folder = tmp_path / str(k)
         folder.mkdir()
         put(folder)
-        before = sorted(p.name for p in folder.rglob("*")), [p.read_bytes() for p in folder.rglob("*") if p.is_file()]
+        before = (sorted(p.name for p in folder.rglob("*")),
+                  [p.read_bytes() for p in folder.rglob("*") if p.is_file()])
         savers = [save] if kind == "teacher" else [save, student.save_pretrained]
         for attempt in savers:
-            with pytest.raises(ValueError, match="saving would replace it: choose another folder") as error:
+            with pytest.raises(ValueError,
+                               match="saving would replace it: choose another folder") as error:
                 attempt(folder)
             assert str(folder) in one_line(error.value)
-        after = sorted(p.name for p in folder.rglob("*")), [p.read_bytes() for p in folder.rglob("*") if p.is_file()]
+        after = (sorted(p.name for p in folder.rglob("*")),
+                 [p.read_bytes() for p in folder.rglob("*") if p.is_file()])
         assert before == after
     for folder in (tmp_path / "own", tmp_path / "own"):  # its own is replaced
         save(folder)
@@ -904,7 +967,7 @@ def test_training_says_at_once_that_a_folder_is_taken(tmp_path):
 
 
 def killed_before(step, save):
-    """Save in another process, which ends before a change of the folder; whether it got to the end."""
+    """Save in another process, which ends before a change of the folder; whether it got through."""
     child = os.fork()
     if child:
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -940,7 +1003,8 @@ def test_a_kill_leaves_the_old_model_or_the_new_one(kind, tmp_path):
         done = killed_before(step, lambda: new.save(folder))
         found = load(folder)
         expected = old if found.classes == old.classes else new
-        assert cka.fingerprint(found) == cka.fingerprint(expected) and found.classes == expected.classes
+        assert cka.fingerprint(found) == cka.fingerprint(expected)
+        assert found.classes == expected.classes
         seen.append(expected is new)
         old.save(folder)
         assert cka.fingerprint(load(folder)) == cka.fingerprint(old)
@@ -954,7 +1018,8 @@ def test_a_reader_that_may_not_write_reads_what_a_kill_left(tmp_path):
         cka.SmallResNet(2, 1), cka.SmallVGG(2, 1)))
     old.save(tmp_path)
     new.save(tmp_path / "aside")
-    (tmp_path / "model.safetensors.part").write_bytes((tmp_path / "aside/model.safetensors").read_bytes())
+    (tmp_path / "model.safetensors.part").write_bytes(
+        (tmp_path / "aside/model.safetensors").read_bytes())
     assert cka.fingerprint(cka.Teacher.load(tmp_path)) == cka.fingerprint(old)
     (tmp_path / "config.json").write_bytes((tmp_path / "aside/config.json").read_bytes())
     (tmp_path / "model.safetensors").unlink()

@@ -55,7 +55,8 @@ def agree(file, student, images):
     for count in (1, 3, len(images)):
         said = session.run(["logits"], {"images": images[:count].numpy()})[0]
         with torch.no_grad():
-            torch.testing.assert_close(torch.from_numpy(said), student.eval()(images[:count]).logits,
+            torch.testing.assert_close(torch.from_numpy(said),
+                                       student.eval()(images[:count]).logits,
                                        atol=1e-5, rtol=1e-5)
     assert json.loads(session.get_modelmeta().custom_metadata_map["classes"]) == student.classes
 
@@ -245,7 +246,8 @@ def test_classes_of_a_configuration_and_of_a_set():
 
 def test_numbers_of_unknown_scale_are_named(tmp_path):
     grey = np.linspace(0, 255, 64, dtype=np.float32).reshape(8, 8)
-    for name, array in (("bytes", grey), ("nan", np.full_like(grey, np.nan)), ("whole", grey.astype(np.int32))):
+    for name, array in (("bytes", grey), ("nan", np.full_like(grey, np.nan)),
+                        ("whole", grey.astype(np.int32))):
         Image.fromarray(array).save(tmp_path / f"{name}.tif")
         with pytest.raises(ValueError, match=f"{name}.tif cannot be read as an image"):
             cka.ImageFiles([tmp_path / f"{name}.tif"])[0]
@@ -274,7 +276,8 @@ def test_a_teacher_of_some_classes_is_judged_by_those(folder, tmp_path, capsys):
         (names / new).mkdir(parents=True)
         for i in range(8):
             os.link(folder / "sorted" / old / f"{i}.png", names / new / f"{i}.png")
-    assert main(["train-teacher", "--data", str(names), "--classes", "$a_{$,<b>|`x`", "--size", "16",
+    assert main(["train-teacher", "--data", str(names), "--classes", "$a_{$,<b>|`x`", "--size",
+                 "16",
                  "--backbone", "resnet_small", "--epochs", "8", "--batch-size", "8",
                  "--out", str(tmp_path / "taught"), "--device", "cpu"]) == 0
     result = json.loads((tmp_path / "taught/result.json").read_text())["teacher"]

@@ -48,7 +48,8 @@ def go(out, dies_in=None, images=None, student=None, **settings):
     with patch.object(Amalgamation, "inputs", dying):
         try:
             cka.amalgamate(teachers, student, its if images is None else images, out=out, **dict(
-                epochs=4, batch_size=16, views=1, device="cpu", resume=True, save_steps=2) | settings)
+                epochs=4, batch_size=16, views=1, device="cpu", resume=True, save_steps=2)
+                           | settings)
         except KeyboardInterrupt:
             return None
     return student
@@ -64,7 +65,7 @@ def told(call, *args, **kwargs):
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-# settings that differ are refused -------------------------------------------------------------------
+# settings that differ are refused -----------------------------------------------------------------
 
 def weighed(w):
     return lambda s, t, o, space: {"joint": w * s.logits.square().mean()}
@@ -126,7 +127,7 @@ def test_another_setting_is_refused(name, one, other, said, tmp_path):
         go(tmp_path, **{name: other()})  # nor is the finished run taken for another one
 
 
-# objectives that are odd, and legal -----------------------------------------------------------------
+# objectives that are odd, and legal ---------------------------------------------------------------
 
 class Counts(cka.ContrastiveAmalgamation):
     """Warms up by a counter of its own, which no tensor holds."""
@@ -166,7 +167,8 @@ class Partly(Own):
         return {"joint": (student.logits * by).square().mean()}
 
 
-@pytest.mark.parametrize("make", [Counts, Remembers, lambda: partial(Partly().forward, by=torch.ones(5)),
+@pytest.mark.parametrize("make",
+                         [Counts, Remembers, lambda: partial(Partly().forward, by=torch.ones(5)),
                                   cka.joint_distillation, cka.CommonFeatureLearning],
                          ids=["counts", "remembers", "partial", "function", "cfl"])
 @pytest.mark.parametrize("same_object", [False, True])
@@ -203,7 +205,8 @@ class Drawing(torch.utils.data.Dataset):
         return self.images[i].flip(-1) if self.draw() > .5 else self.images[i]
 
 
-@pytest.mark.parametrize("draw, exact", [(lambda: torch.rand(()).item(), True), (random.random, False)])
+@pytest.mark.parametrize("draw, exact",
+                         [(lambda: torch.rand(()).item(), True), (random.random, False)])
 def test_a_data_set_that_draws_at_random_can_be_resumed(draw, exact, tmp_path):
     whole = go(tmp_path / "whole", images=Drawing(draw))
     assert go(tmp_path / "parts", dies_in=7, images=Drawing(draw)) is None
@@ -220,7 +223,7 @@ def test_other_frozen_weights_are_refused(tmp_path):
         go(tmp_path, student=student)
 
 
-# files ---------------------------------------------------------------------------------------------
+# files --------------------------------------------------------------------------------------------
 
 def test_files_of_others_stay(tmp_path):
     theirs = [tmp_path / "checkpoints" / "epoch=3.ckpt", tmp_path / "checkpoints.old" / "x",
@@ -278,7 +281,8 @@ def test_a_finished_run_is_what_it_says_it_is(tmp_path):
 
 def test_a_run_that_replaces_a_finished_one_is_not_taken_for_it(tmp_path):
     go(tmp_path)
-    assert go(tmp_path, dies_in=1, seed=1, resume=False, overwrite=True) is None  # before its first checkpoint
+    # before its first checkpoint
+    assert go(tmp_path, dies_in=1, seed=1, resume=False, overwrite=True) is None
     student, lines = told(go, tmp_path, seed=1)
     assert any("nothing to resume" in line for line in lines)
     assert cka.fingerprint(student) == cka.fingerprint(go(tmp_path / "alone", seed=1))
@@ -296,7 +300,8 @@ def test_a_run_made_in_parts_says_so(tmp_path):
 def test_a_teacher_with_functions_is_found_finished(tmp_path):
     train = cka.digits(seed=0)[0]
     made = lambda **more: cka.train_teacher(cka.SmallResNet(10, 1), train, epochs=1, device="cpu",
-                                            transform=lambda x: 2 * x - 1, out=tmp_path, resume=True,
+                                            transform=lambda x: 2 * x - 1, out=tmp_path,
+                                            resume=True,
                                             **dict(name="a") | more)
     assert cka.fingerprint(made().model) == cka.fingerprint(made().model)
     with pytest.raises(ValueError, match="name: 'a' then, 'b' now"):
@@ -310,7 +315,7 @@ def test_weights_that_are_not_finite_are_not_kept(lr, step, tmp_path):
     assert not (tmp_path / "student").exists()
 
 
-# signals ---------------------------------------------------------------------------------------------
+# signals ------------------------------------------------------------------------------------------
 
 PROGRAM = """
 import os, signal, subprocess, sys, time
@@ -329,12 +334,13 @@ if __name__ == "__main__":
                     os.kill(os.getpid(), signal.SIGINT)
                 time.sleep(1)  # dead workers would be noticed by now
             return super().forward(*said, **more)
-    data = torch.utils.data.DataLoader(its.parts()[1], batch_size=16, num_workers=2 * (what == "group"))
+    data = torch.utils.data.DataLoader(its.parts()[1], batch_size=16,
+                                       num_workers=2 * (what == "group"))
     teachers, _, space = its.parts()
     student = cka.Student(its.network(5), space, input_size=(1, 8, 8))
     try:
-        cka.amalgamate(teachers, student, data, Signals(), epochs=4 + 36 * (what == "group"), views=1, device="cpu",
-                       out=out)
+        cka.amalgamate(teachers, student, data, Signals(), epochs=4 + 36 * (what == "group"),
+                       views=1, device="cpu", out=out)
     except KeyboardInterrupt as stop:
         print(type(stop).__name__, stop, os.path.isfile(out + "/run.json"))
 """

@@ -156,12 +156,12 @@ def describe(folder, **changes):
 
 
 def weigh(folder, data):
-    """Put other weights into a folder, and their SHA-256 into the description, as an enemy would."""
+    """Put other weights into a folder, their SHA-256 into the description, as an enemy would."""
     (folder / "model.safetensors").write_bytes(data)
     describe(folder, sha256=hashlib.sha256(data).hexdigest())
 
 
-# ---------------------------------------------------------------- nothing is unpickled, nothing runs
+# --------------------------------------------------------------- nothing is unpickled, nothing runs
 
 class Payload:
     def __init__(self, marker):
@@ -241,7 +241,8 @@ def test_the_payload_would_work(tmp_path):
 def test_the_package_has_no_means_to_unpickle_or_run():
     for module in (ROOT / "cka_nb").glob("*.py"):
         text = module.read_text(encoding="utf-8")
-        for word in ("torch.load(", "import pickle", "pickle.load", "import marshal", "import shelve",
+        for word in ("torch.load(", "import pickle", "pickle.load", "import marshal",
+                     "import shelve",
                      " eval(", "(eval(", "exec(", "extractall", "trust_remote_code", "allow_pickle",
                      "os.system", "yaml.load", "shell=True", "torch.hub"):
             assert word not in text, f"{module.name}: {word}"
@@ -333,7 +334,8 @@ def hugging_face(kind="vit", **config):
 
 ARCHITECTURES = [
     {"name": "../evil"}, {"name": "/etc/passwd"}, {"name": "evil\0"}, {"name": "os:system"},
-    {"name": "timm/hf-hub:evil/model"}, {"name": "hf-hub:evil/model"}, {"name": "hf_hub:evil/model"},
+    {"name": "timm/hf-hub:evil/model"}, {"name": "hf-hub:evil/model"},
+    {"name": "hf_hub:evil/model"},
     {"name": "timm/local-dir:/tmp"}, {"name": "timm/../resnet18"}, {"name": "torch.hub/evil"},
     {"name": "https://example.org/model"}, {"name": "resnet_small", "pretrained": True},
     {"name": "resnet18", "weights": "DEFAULT"}, {"name": "resnet_small", "width": 50_000},
@@ -382,7 +384,8 @@ def test_a_size_does_not_fill_the_memory(size, top, tmp_path):
 
 
 PROVENANCES = [3, [], {"teachers": 3}, {"teachers": []}, {"teachers": {"one": 3}},
-               {"teachers": {"one": None}}, {"data": 3}, {"data": {"shape": 3}}, {"teachers": "one"},
+               {"teachers": {"one": None}}, {"data": 3}, {"data": {"shape": 3}},
+               {"teachers": "one"},
                {"data": {"shape": [3, "8", 8]}}, {"data": {"shape": "abc"}}, {"accuracy": "x"}]
 
 

@@ -74,7 +74,8 @@ def gradient_without_positives():
     labels = torch.tensor([0, 0, 1, 1, 2, 3, 4, 5])
     w = torch.randn(5, 4, generator=random).double().requires_grad_()
     z = gathered(share(x) @ w)
-    loss = intra_model_loss(z, labels) + inter_model_loss(z, gathered(share(keys)) @ w.detach(), labels)
+    loss = intra_model_loss(z, labels) + inter_model_loss(z, gathered(share(keys)) @ w.detach(),
+                                                          labels)
     loss.backward()
     if place()[1] > 1:
         torch.distributed.all_reduce(w.grad)

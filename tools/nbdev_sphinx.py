@@ -66,8 +66,9 @@ def read_notebook(app, docname, content):
         if directives.keys() & {"export", "exports", "exporti"}:
             made = [node for node in ast.parse(cell.source).body
                     if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
+            listed = [node for node in made if node.name[0] != "_" and "exporti" not in directives]
             text = "\n\n".join(entry(node, getattr(module, node.name), cell.source)
-                               for node in made if node.name[0] != "_" and "exporti" not in directives)
+                               for node in listed)
             cells.insert(len(cells) - ("export" in directives), mk_cell(text, "markdown"))
             shown["code_prompt_show"] = "Source: " + (", ".join(n.name for n in made) or "imports")
         tags = {"echo": "remove-input", "export": "hide-input", "exporti": "hide-input",
