@@ -26,7 +26,7 @@ demo: .venv/installed  ## the whole method on real images, into runs/demo (optio
 	@$(BIN)/python -m cka_nb demo $(ARGS)
 
 test: setup .venv-colab/installed chromium  ## run every notebook and test, the site, Colab (options of pytest: ARGS="...")
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup --durations 20 $(ARGS)
 
 export: setup  ## write the Colab cells, clean the notebooks' metadata, write cka_nb/ from them
 	@$(BIN)/python tools/colab.py

@@ -22,11 +22,20 @@ from .processes import place
 
 # %% ../nbs/35_beliefs.ipynb #73eb9dc9
 class OwnershipEstimator(Protocol):
-    """What `amalgamate` asks of `ownership`: which teacher knows an image, which class it is of.
+    """What `amalgamate` asks of `ownership`: which teacher knows an image, and of which class it is.
 
-    `posterior(logits, features) -> (N, C)`, rows that sum to 1, is optional: a belief over the
-    union. So is `state`, a dict of tensors that `fit` makes: kept with the run and given back.
-    Any of the three may name `traces`: T of (N, M_t), or None where views are not comparable.
+    `fit(logits, features)` is handed means over views: T of (N, C_t) and T of (N, D_t), on the CPU,
+    of all images or of a sample of 50,000. The call, with the same of some images, returns (N, T)
+    in [0, 1]: the probability that each teacher knows the image's class.
+
+    Optional is `posterior(logits, features) -> (N, C)`, rows that sum to 1, a belief over the
+    union. Its classes stand in the order of `LabelSpace(teachers)`; an attribute `columns`, T lists of
+    places, says so, and is needed where the student has another order. `state`, a dict of tensors
+    that `fit` makes, is kept with a run and given back when the run goes on.
+
+    `fit`, the call and `posterior` may each name an argument `traces`: T of (N, M_t), what the
+    images leave in the batch norms of each teacher, near mean 0 over its own images. M_t may be 0.
+    It is None with `views=0` and an `augment`, since what they remember is of views.
     """
     def fit(self,
         logits: list[Tensor],   # T of (N, C_t), means over views of each image
@@ -136,6 +145,10 @@ def _beliefs_of(ownership, answers: tuple, space, use_traces) -> Beliefs: # of t
 def _in_order(posterior_nc: Tensor, images: int, ownership, space: LabelSpace) -> Tensor: # (N, C)
     "A posterior in the space's order of classes, which may not be the estimator's."
     its_columns = getattr(ownership, 'columns', space.columns)
+    seen = [*dict.fromkeys(place for places in space.columns for place in places)]
+    if not hasattr(ownership, 'columns') and seen != sorted(seen):
+        raise ValueError('the student has another order of classes than LabelSpace(teachers): give '
+                         'the estimator its own, columns = LabelSpace(teachers).columns')
     its_place = {place: its for places, columns in zip(space.columns, its_columns)
                  for place, its in zip(places, columns)}
     if (posterior_nc.shape != (images, len(its_place)) or not bool((posterior_nc >= 0).all())

@@ -28,8 +28,8 @@ from .devices import enough_memory, placed
 from .files import progress, say
 from .processes import compiled, place, share
 from .steps import (
-    RESERVED, check_keepable, check_weights, checked_parts, gradient_size, not_finite, one_cycle,
-    restore, state_of)
+    RESERVED, check_keepable, check_weights, checked_parts, gradient_size, in_words, not_finite,
+    one_cycle, restore, state_of)
 
 # %% ../nbs/38_loop.ipynb #e9838ebe
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +131,9 @@ class Trainer:
                     run.save(step + 1, *self.state())
                 if stop: self._stop(noted[0] if noted else SIGTERM, step + 1, run)
             check_weights(self.task.net, self.task.name, self.steps - 1)
-            if self.mean is not None: self.task.net.load_state_dict(self.mean.module.state_dict())
+            if self.mean is not None: # what is kept is what is judged
+                self.task.net.load_state_dict(self.mean.module.state_dict())
+                self.history[-1] |= self.task.after_epoch(self.steps - 1)
         return self.history
 
     @contextmanager
@@ -149,6 +151,7 @@ class Trainer:
                                       use_buffers=True) if training.ema else None
             if found is not None: self.restore(*found)
             self.done = len(self.history)
+            self.parts = [k for h in self.history[:1] for k in h if k not in RESERVED]
             self.before = self.history[-1]['seconds'] if self.history else 0
             self.start = time.perf_counter() - self.before
             self.prepared, self.optimiser = self.engine.prepare(net, self.optimiser)
@@ -200,11 +203,20 @@ class Trainer:
                 shown.append(share(batch.whole))
                 if self.training.compile: torch.compiler.cudagraph_mark_step_begin()
                 with trusted(): losses = self.prepared(*self.task.inputs(batch))
-                seen = {_PART + name: v for name, v in checked_parts(losses).items()}
+                seen = self._named(checked_parts(losses), step)
                 seen |= self.task.largest()
                 total = total + torch.stack([v.detach().float() for v in seen.values()])
                 self.engine.backward(sum(losses.values()) / count)
         return [*seen], total / count, shown
+
+    def _named(self, losses: dict[str, Tensor], step: int) -> dict[str, Tensor]:
+        "The parts of a loss in the order of the first step; `ValueError` if their names differ."
+        self.parts = self.parts or [*losses]
+        if {*losses} != {*self.parts}:
+            raise ValueError(f'{self.task.name}: the objective returned the parts {[*losses]} at '
+                             f'step {step}, and {self.parts} before: return the same names at '
+                             'every step, 0 for a part that is left out')
+        return {_PART + name: losses[name] for name in self.parts}
 
     def state(self) -> tuple[dict[str, Tensor], dict]: # tensors; numbers: JSON
         "All that the steps to come depend on."
@@ -277,12 +289,6 @@ def _short(records: list[dict]) -> dict[str, str]: # the mean of steps, for a ba
     shown = [k for k, v in records[-1].items()
              if k == 'loss' or k not in RESERVED and isinstance(v, float)]
     return {k: f'{sum(r[k] for r in records) / len(records):.3g}' for k in shown}
-
-def in_words(seconds: float) -> str:
-    "A length of time as people say it."
-    for size, unit in ((3600, 'h'), (60, 'min')):
-        if seconds >= 2 * size: return f'{seconds / size:.0f} {unit}'
-    return f'{seconds:.0f} s'
 
 def _plan(images: Unlabelled, training: Training) -> tuple[int, Callable[[int], list[Tensor]]]:
     "Steps per epoch; and an epoch's parts of steps: the indices of all processes together."

@@ -25,11 +25,17 @@ from .soft_targets import (
 class Objective(Protocol):
     """What `amalgamate` asks of `objective`: the parts of the loss of one batch.
 
-    `build(space, student_width, teacher_widths)` is optional: it is called once, before training,
-    and makes what has weights (D_s and T of D_t are the numbers of features).
-    With an attribute `takes_posterior` that is true, the call is handed `posterior`, too: (B, C),
-    the belief over the union, where the estimator has one.
-    An `nn.Module` has its parameters trained along with the student.
+    It is called with the student's `Output`, logits (B, C) and features (B, D_s); a list of T of
+    the teachers', (B, C_t) and (B, D_t); the ownership, (B, T) in [0, 1]; and the space of labels,
+    whose `columns[t]` are the places of teacher t's classes among the student's C. It returns a
+    dict of scalars: the same names at every step. The loss is their sum.
+
+    A function will do, or an `nn.Module` with `forward`, whose parameters are trained along with
+    the student; nothing has to be inherited. Optional are a method `build(space, student_width,
+    teacher_widths)`, which is called once, before training, with D_s and T of D_t; and an attribute
+    `takes_posterior`: where it is true, `posterior=` is handed, too, the belief (B, C) over the
+    union, or nothing if the estimator has none. In half precision the answers are half, the
+    ownership is not. Public numbers that an object counts are put back when a run goes on.
     """
     def __call__(self,
         student: Output,        # logits (B, C), features (B, D_s)

@@ -42,7 +42,9 @@ def check_free(
     if (Path(out)/('config.json' if of_student else 'student')).exists():
         what = 'a teacher or a student' if of_student else 'the run of a student'
         raise ValueError(f'{out} holds {what}: choose another folder')
-    if resume or overwrite or Checkpoints(Path(out)/'checkpoints', {}).folders(): return
+    if resume or overwrite: return
+    finished = (Path(out)/'run.json').exists() # the last file of a run
+    if not finished and Checkpoints(Path(out)/'checkpoints', {}).folders(): return
     its = [name for name in ('run.json', 'student/config.json' if of_student else 'config.json')
            if (Path(out)/name).exists()]
     if its:
@@ -85,6 +87,7 @@ class Run:
         self.found: tuple[dict, dict]|None = None
         self.finished = False
         self.once_made: dict[str, dict] = {}
+        self.replaces = False # the finished run in the folder, until something of this one is there
         self.checkpoints = Checkpoints(
             self.out/'checkpoints' if self.out and self.numbered else None,
             self.identity, training.keep,
@@ -101,7 +104,10 @@ class Run:
             self.leave = stack.pop_all()
         return self
 
-    def __exit__(self, *error): return self.leave.__exit__(*error)
+    def __exit__(self, *error):
+        if self.replaces and self.out and not self.checkpoints.folders(): # nothing was made
+            settle(self.out/'run.before.json', self.out/'run.json')
+        return self.leave.__exit__(*error)
 
     def once(self,
         name: str,
@@ -120,7 +126,7 @@ class Run:
 
     def due(self, step: int) -> bool:
         "Whether it is time to save, after so many steps."
-        return self.checkpoints.due(step)
+        return not place()[0] and self.checkpoints.due(step) # one process writes
 
     def save(self, step: int, tensors: dict[str, Tensor], numbers: dict) -> None:
         "Write the state after a step, unless a frozen network has changed."
@@ -144,6 +150,7 @@ class Run:
     ) -> None:
         "Write all that stays, last of all that the run is finished; then remove the checkpoints."
         if self.out is not None and self.engine.is_main_process:
+            self.replaces = False
             save(self.out)
             parts = self.checkpoints.noted.get('parts', [])
             report = report | {'identity': self.identity}
@@ -192,7 +199,9 @@ class Run:
             Checkpoints(aside, {}).remove()
         its.remove(aside if its.folders() else None)
         # a run that was finished here is replaced, and must not be taken for this one
-        if (out/'run.json').is_file(): settle(out/'run.json', out/'run.before.json')
+        if (out/'run.json').is_file():
+            settle(out/'run.json', out/'run.before.json')
+            self.replaces = True
 
 def _note_changes(then, now) -> None:
     flat = lambda its: {k.removeprefix('.'): v for k, v in told(its, '').items()}

@@ -18,6 +18,13 @@ def one_cycle(step: int, steps: int, rise: float=.2) -> float: # in (0, 1]
     if step < peak: return .5 - .5 * math.cos(math.pi * (step + 1) / (peak + 1))
     return .5 + .5 * math.cos(math.pi * (step - peak) / max(1, steps - peak))
 
+# %% ../nbs/37_steps.ipynb #85293867
+def in_words(seconds: float) -> str:
+    "A length of time as people say it."
+    for size, unit in ((3600, 'h'), (60, 'min')):
+        if seconds >= 2 * size: return f'{seconds / size:.0f} {unit}'
+    return f'{seconds:.0f} s'
+
 # %% ../nbs/37_steps.ipynb #169a6a86
 RESERVED = ('step', 'epoch', 'loss', 'lr', 'seconds', 'waiting', 'monitor') # names in the history
 
