@@ -22,16 +22,16 @@ from .processes import place
 
 # %% ../nbs/35_beliefs.ipynb #73eb9dc9
 class OwnershipEstimator(Protocol):
-    """What `amalgamate` asks of `ownership`: which teacher knows an image, and of which class it is.
+    """What `amalgamate` asks of `ownership`: which teacher knows an image, which class it shows.
 
     `fit(logits, features)` is handed means over views: T of (N, C_t) and T of (N, D_t), on the CPU,
     of all images or of a sample of 50,000. The call, with the same of some images, returns (N, T)
     in [0, 1]: the probability that each teacher knows the image's class.
 
     Optional is `posterior(logits, features) -> (N, C)`, rows that sum to 1, a belief over the
-    union. Its classes stand in the order of `LabelSpace(teachers)`; an attribute `columns`, T lists of
-    places, says so, and is needed where the student has another order. `state`, a dict of tensors
-    that `fit` makes, is kept with a run and given back when the run goes on.
+    union. Its classes stand in the order of `LabelSpace(teachers)`; an attribute `columns`, T lists
+    of places, says so, and is needed where the student has another order. `state`, a dict of
+    tensors that `fit` makes, is kept with a run and given back when the run goes on.
 
     `fit`, the call and `posterior` may each name an argument `traces`: T of (N, M_t), what the
     images leave in the batch norms of each teacher, near mean 0 over its own images. M_t may be 0.

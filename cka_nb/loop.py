@@ -38,7 +38,7 @@ class Training:
     epochs: int              # passes over the images
     batch_size: int          # images of a step, of all processes together
     lr: float                # highest learning rate of the cycle
-    weight_decay: float
+    weight_decay: float      # of AdamW
     seed: int                # of the order, the views, new weights, and dropout
     accumulate: int=1        # parts into which a batch is cut to save memory
     ema: float|None=None     # decay per step of a running mean of the weights, which is kept
@@ -73,8 +73,8 @@ class Batch(NamedTuple):
     x: Tensor      # (B, C, H, W) on the device: this process's images
     numbers: Tensor # (B,) int64 on the device: which images these are
     whole: Tensor  # (W B,) int64 on the CPU: the numbers of the images of all W processes
-    step: int
-    epoch: int
+    step: int      # of the run, from 0
+    epoch: int     # from 0
 
 class Task:
     "What is learnt: a network, its inputs, and the parts of its loss. It knows no folder."

@@ -281,11 +281,16 @@ def test_a_finished_run_is_what_it_says_it_is(tmp_path):
 
 def test_a_run_that_replaces_a_finished_one_is_not_taken_for_it(tmp_path):
     go(tmp_path)
-    # before its first checkpoint
+    first = sorted(p.read_bytes() for p in tmp_path.rglob("*") if p.is_file())
+    # dies before its first checkpoint: nothing is replaced
     assert go(tmp_path, dies_in=1, seed=1, resume=False, overwrite=True) is None
-    student, lines = told(go, tmp_path, seed=1)
-    assert any("nothing to resume" in line for line in lines)
-    assert cka.fingerprint(student) == cka.fingerprint(go(tmp_path / "alone", seed=1))
+    assert sorted(p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()) == first
+    with pytest.raises(ValueError, match="seed: '0' then, '1' now"):
+        go(tmp_path, seed=1)
+    # and after it: the finished one is no more
+    assert go(tmp_path, dies_in=3, seed=1, resume=False, overwrite=True) is None
+    assert not (tmp_path / "run.json").exists()
+    assert cka.fingerprint(go(tmp_path, seed=1)) == cka.fingerprint(go(tmp_path / "alone", seed=1))
     assert not (tmp_path / "run.before.json").exists()
 
 
