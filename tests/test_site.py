@@ -31,12 +31,14 @@ SECOND = pytest.mark.xdist_group("site, in another browser")
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = sorted(path.stem for path in (ROOT / "nbs").glob("*.ipynb"))
 MODULES = sorted(path.stem for path in (ROOT / "cka_nb").glob("[a-z]*.py"))
-PAGES = [*CHAPTERS, "genindex", "search", "_modules/index",
-         *(f"_modules/cka_nb/{name}" for name in MODULES)]
-LIKE_ANOTHER = PAGES[-len(MODULES) + 1:]  # sources: one template and one set of colours for all
+# a module that lists no name has no entries, and so no page of its source
+SOURCES = [f"_modules/cka_nb/{name}" for name in MODULES
+           if "\n__all__ = []\n" not in (ROOT / "cka_nb" / f"{name}.py").read_text("utf-8")]
+PAGES = [*CHAPTERS, "genindex", "search", "_modules/index", *SOURCES]
+LIKE_ANOTHER = PAGES[-len(SOURCES) + 1:]  # sources: one template and one set of colours for all
 # where the second colour scheme is judged; on every page with `--flags slow`
 DARK = {"index", "00_tour", "20_student", "22_contrast", "70_results", "genindex", "search",
-        "_modules/index", PAGES[-len(MODULES)]}
+        "_modules/index", PAGES[-len(SOURCES)]}
 BROWSERS = ["chromium", "chromium-browser", "google-chrome", "chrome"]
 AXE = {"preload": False, "resultTypes": ["violations"]}
 QUIET = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
