@@ -4,6 +4,7 @@ import ast
 import importlib
 import json
 import re
+from dataclasses import is_dataclass
 
 from docutils import nodes
 from fastcore.docments import docments
@@ -26,10 +27,11 @@ def entry(node, obj, source, owner="", fence="::::"):
     decorators = {ast.unparse(d) for d in node.decorator_list}
     kind = "class" if is_class else "method" if owner else "function"
     kind, fields, header, result = "property" if "property" in decorators else kind, [], "", None
-    if is_class and call is node:  # a NamedTuple or dataclass
+    if is_class and call is node:  # a NamedTuple or dataclass; another class is made of nothing
         fields = [FIELD.findall(line)[0] for m in node.body if isinstance(m, ast.AnnAssign)
                   for line in [source.split("\n")[m.lineno - 1]]]
-        header = f"({', '.join(name for name, *_ in fields)})"
+        record = is_dataclass(obj) or hasattr(obj, "_fields")
+        header = f"({', '.join(name for name, *_ in fields)})" if record else ""
     elif kind != "property":
         comments = docments(obj)
         arguments = [a for a in ast.walk(call.args) if isinstance(a, ast.arg)]
