@@ -24,7 +24,7 @@ from .devices import enough_memory, to_device
 from .files import progress, say
 from .identity import account, structure
 from .networks import Output
-from .processes import place
+from .processes import rank, world_size
 from .saving import fingerprint
 from .teachers import Teacher
 
@@ -154,7 +154,7 @@ class MeanAnswers:
         return sum(sum(w[:parts]) for w in self.widths)
 
     def _mine(self) -> range: # the blocks that this process fills
-        return range(place()[0], len(self.blocks), place()[1])
+        return range(rank(), len(self.blocks), world_size())
 
     def fill(self, what: str='asking the teachers') -> 'MeanAnswers':
         "Ask what has not been asked yet; `ValueError` names an image with a bad answer."
@@ -168,7 +168,7 @@ class MeanAnswers:
             waiting.append(b)
             if time.monotonic() - since > 10 or b == todo[-1]:
                 self._commit(waiting); waiting, since = [], time.monotonic()
-        if place()[1] > 1: self._meet()
+        if world_size() > 1: self._meet()
         return self
 
     @torch.no_grad()
@@ -224,7 +224,7 @@ class MeanAnswers:
 
     def each(self, rows: int=4096) -> Iterator[tuple]: # (n,) index; logits, features, traces
         "This process's share of all images, `rows` at a time: what is not kept is asked now."
-        mine = lambda items: items[place()[0]::place()[1]]
+        mine = lambda items: items[rank()::world_size()]
         for part in mine(torch.arange(len(self.asked)).split(rows)):
             yield self.asked[part], *self._parts(self.means[part.numpy()])
         left = torch.ones(len(self.images), dtype=torch.bool)

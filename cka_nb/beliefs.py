@@ -18,7 +18,7 @@ from torch import Tensor
 from .asking import MeanAnswers
 from .classes import LabelSpace
 from .devices import to_device
-from .processes import place
+from .processes import world_size
 
 # %% ../nbs/35_beliefs.ipynb #73eb9dc9
 class OwnershipEstimator(Protocol):
@@ -113,7 +113,7 @@ def _part_by_part(ownership, answers: MeanAnswers, space: LabelSpace, use_traces
         said = _beliefs_of(ownership, parts, space, use_traces)
         beliefs.ownership[index_b] = said.ownership
         if has_posterior: beliefs.posterior[index_b] = said.posterior.half()
-    for x in beliefs if place()[1] > 1 else (): # each process filled its share
+    for x in beliefs if world_size() > 1 else (): # each process filled its share
         for rows in () if x is None else x.split(65_536): rows.copy_(_summed(rows, answers.device))
     return beliefs
 

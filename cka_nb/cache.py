@@ -21,7 +21,7 @@ from .devices import placed, to_device
 from .files import read_json, write_json
 from .identity import account, check_same, images_hash
 from .networks import Output
-from .processes import HALF, place, share
+from .processes import HALF, rank, shard, world_size
 from .teachers import Teacher
 
 # %% ../nbs/34_cache.ipynb #85652e01
@@ -70,8 +70,8 @@ class AnswerCache(MeanAnswers):
                              'for an iterable: hand in the data set, whose images have numbers')
         says, known = self.folder/'cache.json', self._identity()
         if says.is_file(): self.block = self._checked_block(says, known)
-        elif place()[0] == 0: self._make(says, known)
-        if place()[1] > 1: dist.barrier()
+        elif rank() == 0: self._make(says, known)
+        if world_size() > 1: dist.barrier()
         for name, (kind, shape) in self._shapes().items():
             path = self.folder/name
             if not path.is_file() or path.is_symlink():
@@ -217,4 +217,4 @@ class Asking:
         "What the teachers say about these views, asked now or read from the cache."
         if self.cache is None: return ask(self.teachers, x, self.dtype)
         k = epoch % self.views.fixed if self.views.augment else 0
-        return self.means.read(share(whole), k)
+        return self.means.read(shard(whole), k)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .files import settle, write_whole
 from .identity import check_same
-from .processes import place
+from .processes import rank
 
 # %% ../nbs/32_checkpoints.ipynb #e9af1b89
 MANIFEST = 'SHA256SUMS'
@@ -128,7 +128,7 @@ class Checkpoints:
         except Exception as error: # safetensors and file systems fail in many ways
             warnings.warn(
                 f'{there} is not used: {" ".join(str(error).split())[:200]}', stacklevel=2)
-            if not place()[0]: _put_aside(there)
+            if not rank(): _put_aside(there)
             return None
         if its == OLDER:
             raise ValueError(f'{there} was written by an earlier version, which did not note '
@@ -183,7 +183,7 @@ def alone_in(
     seconds: float=8.,     # to wait for one that is about to end
 ):
     "Inside the block no other run uses the folder; `ValueError` if one does."
-    if out is None or place()[0]: yield; return # one process writes
+    if out is None or rank(): yield; return # one process writes
     made = [p for p in (Path(out), *Path(out).parents) if not p.exists()]
     lock = FileLock(Path(out)/'.running')
     try:
@@ -204,7 +204,7 @@ def alone_in(
 # %% ../nbs/32_checkpoints.ipynb #33c6b05f
 def check_folder(out: str|Path|None) -> None:
     "Raise now, not after an hour of training, if `out` cannot be a folder; leaves nothing behind."
-    if out is None or place()[0]: return # one process writes
+    if out is None or rank(): return # one process writes
     made = [p for p in (Path(out), *Path(out).parents) if not p.exists()]
     try: Path(out).mkdir(parents=True, exist_ok=True)
     except OSError as error:

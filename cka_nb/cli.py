@@ -29,7 +29,7 @@ from .folders import (
 from .image_files import ImageFiles
 from .inspection import as_lines, check_inspection, inspected, write_inspection
 from .options import parser
-from .processes import place
+from .processes import rank
 from .report import judge, table_of
 from .student import image_size
 
@@ -67,7 +67,7 @@ def _amalgamate(a, command):
                         f'{a.out}/report.html')
 
 def _told(out: Path) -> None: # the accuracies, where there are any; by the process that has them
-    if place()[0]: return
+    if rank(): return
     rows = read_json(out/'result.json')
     if all('per_teacher' in r for r in rows.values()): print(as_text(table_of(rows)))
 

@@ -29,7 +29,7 @@ from .models import build_backbone
 from .objective import ContrastiveAmalgamation
 from .ownership import ClassConditionalOwnership, MomentOwnership
 from .preprocess import Preprocess
-from .processes import place
+from .processes import rank
 from .report import (
     embedded, judge, numbered, plot_common_space, plot_confusion, plot_examples, plot_predicted,
     table_of, write_report)
@@ -67,7 +67,7 @@ def teacher_from_folder(
     teacher = train_teacher(net, images, classes, name=name or Path(out).name, out=out,
                             transform=Preprocess((net.architecture['in_channels'], *size[1:]),
                                                  *_normalisation(wants)), **training)
-    if place()[0]: return teacher # one process writes
+    if rank(): return teacher # one process writes
     lead = (f'{len(images)} training images. Judged by ' + (
             f'{len(judged)} images of {Path(test).name}.' if judged else
             'the training images themselves: how well it does on others is not known.'))
@@ -144,7 +144,7 @@ def student_from_folders(
     student = _untrained(backbone, teachers, size, pretrained, training.get('seed', 0))
     history = amalgamate(teachers, student, heap, aim, out=out,
                          ownership=OWNERSHIPS[ownership](LabelSpace(teachers)), **training)
-    if place()[0]: return student # one process writes
+    if rank(): return student # one process writes
     lead = (f'{len(teachers)} teachers, {len(heap)} images without labels, '
             f'{history[-1]["seconds"]:.0f} s. ' + (
             f'Judged by {len(judged)} images of {Path(test).name}.' if judged else

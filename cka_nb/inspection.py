@@ -31,7 +31,7 @@ from .identity import in_a_word
 from .image_files import ImageFiles
 from .images import BeyondRange, note_of_range
 from .ownership import MemoryLeftOut, MomentOwnership
-from .processes import place
+from .processes import world_size
 from .report import plot_examples, plot_predicted, write_report
 from .saving import fingerprint
 from .soft_targets import mixture
@@ -78,7 +78,7 @@ def inspected(
     for name, value, least in (('views', views, 0), ('batch_size', batch_size, 1)):
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise ValueError(f'{name} must be a whole number of at least {least}, got {value!r}')
-    if place()[1] > 1: raise ValueError('an inspection is one process: start it without a launcher')
+    if world_size() > 1: raise ValueError('an inspection is one process: start it without a launcher')
     where, heard = device_for(device), []
     with _overhearing(heard), seeded(0):
         space, heap = LabelSpace(teachers), heap_of(images)

@@ -26,7 +26,7 @@ from .core import reseed, trusted
 from .data import Unlabelled, numbered_batches
 from .devices import enough_memory, placed
 from .files import progress, say
-from .processes import compiled, place, share
+from .processes import compiled, rank, shard, world_size
 from .steps import (
     RESERVED, check_keepable, check_weights, checked_parts, gradient_size, in_words, not_finite,
     one_cycle, restore, state_of)
@@ -169,7 +169,7 @@ class Trainer:
     ) -> bool:               # whether any process was
         "One step: forward, backward, look, update, record; `FloatingPointError` before an update."
         epoch, net = step // self.per_epoch, self.task.net
-        reseed((self.training.seed * 1_000_003 + step * place()[1] + place()[0]) % 2**63)
+        reseed((self.training.seed * 1_000_003 + step * world_size() + rank()) % 2**63)
         buffers = [b.clone() for b in net.buffers()]
         for group in self.optimiser.param_groups:
             group['lr'] = self.training.lr * one_cycle(step, self.steps)
@@ -200,7 +200,7 @@ class Trainer:
                 x, numbers, whole = next(parts)
                 batch = Batch(x, numbers, whole, step, epoch)
                 self.waited += time.perf_counter() - asked
-                shown.append(share(batch.whole))
+                shown.append(shard(batch.whole))
                 if self.training.compile: torch.compiler.cudagraph_mark_step_begin()
                 with trusted(): losses = self.prepared(*self.task.inputs(batch))
                 seen = self._named(checked_parts(losses), step)
@@ -234,7 +234,7 @@ class Trainer:
         first, left = divmod(self.done, self.per_epoch)
         plan, to_read = tee(part for epoch in range(first, self.training.epochs)
                             for part in self.cut(epoch)[count * left * (epoch == first):])
-        read = numbered_batches(self.images, map(share, to_read), self.engine.device)
+        read = numbered_batches(self.images, map(shard, to_read), self.engine.device)
         return ((x, numbers, whole) for whole, (x, numbers) in zip(plan, read))
 
     def _update(self, overflowed: bool, step: int) -> None:
@@ -292,10 +292,10 @@ def _short(records: list[dict]) -> dict[str, str]: # the mean of steps, for a ba
 
 def _plan(images: Unlabelled, training: Training) -> tuple[int, Callable[[int], list[Tensor]]]:
     "Steps per epoch; and an epoch's parts of steps: the indices of all processes together."
-    parts, batch_size = training.accumulate * place()[1], training.batch_size
+    parts, batch_size = training.accumulate * world_size(), training.batch_size
     if batch_size % parts:
         raise ValueError(f'a batch of {batch_size} images cannot be cut into {training.accumulate} '
-                         f'parts for {place()[1]} processes: choose a multiple of {parts}')
+                         f'parts for {world_size()} processes: choose a multiple of {parts}')
     batch_size = min(batch_size, images.visited // parts * parts)
     if not batch_size: raise ValueError(f'{images.visited} images are too few for {parts} parts')
     per_epoch = images.visited // batch_size
@@ -303,8 +303,8 @@ def _plan(images: Unlabelled, training: Training) -> tuple[int, Callable[[int], 
         :per_epoch * batch_size].split(batch_size // training.accumulate)
 
 def _from_all(lines: list[str]) -> list[str]: # what each process found
-    if place()[1] == 1: return lines
-    each: list[list[str]] = [[]] * place()[1]
+    if world_size() == 1: return lines
+    each: list[list[str]] = [[]] * world_size()
     dist.all_gather_object(each, lines)
     return [line for its in each for line in its]
 

@@ -9,6 +9,7 @@ __all__ = ['gathered', 'launched', 'precision_for', 'compiled']
 import logging, warnings
 from collections.abc import Callable
 from contextlib import contextmanager
+from multiprocessing import get_all_start_methods
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,26 +23,31 @@ from .devices import device_for
 if TYPE_CHECKING: from accelerate import Accelerator
 
 # %% ../nbs/31_processes.ipynb #a27f527f
-def place() -> tuple[int, int]: # rank, W
-    "This process's number and how many there are; (0, 1) outside of a launch."
-    if not (dist.is_available() and dist.is_initialized()): return 0, 1
-    return dist.get_rank(), dist.get_world_size()
+def rank() -> int:
+    "This process's number; 0 outside of a launch."
+    return dist.get_rank() if _launched() else 0
 
-def share(
+def world_size() -> int:
+    "W, how many processes there are; 1 outside of a launch."
+    return dist.get_world_size() if _launched() else 1
+
+def _launched() -> bool: return dist.is_available() and dist.is_initialized()
+
+def shard(
     rows: Tensor, # (B, ...) of all processes
 ) -> Tensor:      # (B / W, ...)
     "This process's part; `ValueError` if the processes cannot have equally much."
-    rank, processes = place()
+    processes = world_size()
     if len(rows) % processes:
         raise ValueError(f'{len(rows)} images cannot be shared by {processes} processes equally: '
                          'choose a batch size that is a multiple of their number')
-    return rows.chunk(processes)[rank]
+    return rows.chunk(processes)[rank()]
 
 # %% ../nbs/31_processes.ipynb #4e3b4ce7
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x):
-        parts = [torch.empty_like(x) for _ in range(place()[1])]
+        parts = [torch.empty_like(x) for _ in range(world_size())]
         dist.all_gather(parts, x)
         return torch.cat(parts)
 
@@ -49,13 +55,13 @@ class _Gather(torch.autograd.Function):
     def backward(ctx, gradient):
         gradient = gradient.contiguous()
         dist.all_reduce(gradient)
-        return share(gradient)
+        return shard(gradient)
 
 def gathered(
     part: Tensor, # (B / W, ...) of this process; all have the same shape
-) -> Tensor:      # (B, ...) of all, in the order of `share`; of one process, the same tensor
+) -> Tensor:      # (B, ...) of all, in the order of `shard`; of one process, the same tensor
     "The parts of all processes as one batch, through which gradients flow back to each."
-    return part if place()[1] == 1 else _Gather.apply(part.contiguous())
+    return part if world_size() == 1 else _Gather.apply(part.contiguous())
 
 # %% ../nbs/31_processes.ipynb #5a090e00
 def launched(
@@ -65,7 +71,9 @@ def launched(
 ) -> list:              # W answers, by rank
     "What `function(*arguments)` returns in each of W processes on this CPU; any failure is raised."
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-    how = LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=processes, start_method='spawn',
+    # a server that has imported what they need starts processes in no time, if somebody has one
+    method = 'forkserver' if 'forkserver' in get_all_start_methods() else 'spawn'
+    how = LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=processes, start_method=method,
                        rdzv_backend='c10d', rdzv_endpoint='localhost:0', max_restarts=0,
                        run_id='cka_nb')
     log = logging.getLogger('torch.distributed.elastic'); before = log.level
@@ -93,17 +101,16 @@ def contrast_gradient(
                   torch.randn(16, 4, generator=gen).double().requires_grad_())
     found = []
     for way in ways:
-        z = way((share(x) @ w_dh).tanh() @ w_hw)
-        loss = intra_model_loss(z, labels if len(z) == len(x) else share(labels))
+        z = way((shard(x) @ w_dh).tanh() @ w_hw)
+        loss = intra_model_loss(z, labels if len(z) == len(x) else shard(labels))
         g = torch.cat([g.flatten() for g in torch.autograd.grad(loss, (w_dh, w_hw))])
-        if place()[1] > 1: dist.all_reduce(g)
-        found.append(g / place()[1])
+        if world_size() > 1: dist.all_reduce(g)
+        found.append(g / world_size())
     return found
 
 def without_gradient(part: Tensor) -> Tensor: # (B / W, D) -> (B, D)
     "The whole batch, of which only this process's part carries a gradient: a usual mistake."
-    rank, processes = place()
-    parts = list(gathered(part.detach()).chunk(processes)); parts[rank] = part
+    parts = list(gathered(part.detach()).chunk(world_size())); parts[rank()] = part
     return torch.cat(parts)
 
 # %% ../nbs/31_processes.ipynb #25ba596e

@@ -21,7 +21,7 @@ from .data import Unlabelled
 from .files import read_json, settle, versions, write_json
 from .identity import account, check_same, described, differences, told
 from .loop import NOTHING_KEPT, Training
-from .processes import place
+from .processes import rank, world_size
 from .saving import check_replaceable, fingerprint
 from .teachers import Teacher
 
@@ -126,12 +126,12 @@ class Run:
 
     def due(self, step: int) -> bool:
         "Whether it is time to save, after so many steps."
-        return not place()[0] and self.checkpoints.due(step) # one process writes
+        return not rank() and self.checkpoints.due(step) # one process writes
 
     def save(self, step: int, tensors: dict[str, Tensor], numbers: dict) -> None:
         "Write the state after a step, unless a frozen network has changed."
         folder = self.checkpoints.folder
-        if folder is None or place()[0]: return
+        if folder is None or rank(): return
         self.check_frozen()
         self.checkpoints.noted['moving'] = _moved(self.made, self.counting)
         for name, made in self.once_made.items():
@@ -176,7 +176,7 @@ class Run:
         self.checkpoints.noted['parts'] = [{'step': 0, **made_by}]
         if self.training.resume: self._find(out, made_by)
         _agree(self.engine, -2 if self.finished else self.found[1]['step'] if self.found else -1)
-        if not place()[0] and not self.found and not self.finished: self._put_aside(out)
+        if not rank() and not self.found and not self.finished: self._put_aside(out)
         self.engine.wait_for_everyone()
 
     def _find(self, out: Path, made_by: dict) -> None:
@@ -188,7 +188,7 @@ class Run:
         elif (out/'run.json').is_file():
             _check_finished(out/'run.json', self.identity)
             self.finished = True
-        elif not place()[0]:
+        elif not rank():
             warnings.warn(f'nothing to resume in {out}: the run starts anew')
 
     def _put_aside(self, out: Path) -> None: # what a run before this one has left
@@ -236,9 +236,9 @@ def _put_back(moved: dict, things: dict) -> None: # an objective may count its o
             setattr(thing, last, value)
 
 def _agree(engine, step: int) -> None: # all processes, or none, go on from the same step
-    if place()[1] == 1: return
+    if world_size() == 1: return
     steps = torch.tensor([step], device=engine.device)
-    each = [torch.empty_like(steps) for _ in range(place()[1])]
+    each = [torch.empty_like(steps) for _ in range(world_size())]
     dist.all_gather(each, steps)
     if any(int(s) != step for s in each):
         raise ValueError('the processes see different checkpoints: the folder of the run must be '
@@ -250,7 +250,7 @@ def shared_settings(training: Training, engine, images: Unlabelled) -> dict:
     return dict(epochs=training.epochs, batch_size=training.batch_size, seed=training.seed,
                 lr=training.lr, weight_decay=training.weight_decay,
                 mixed_precision=engine.mixed_precision, compiled=bool(training.compile),
-                data=described(images), processes=place()[1])
+                data=described(images), processes=world_size())
 
 # %% ../nbs/39_runs.ipynb #3b78caae
 @contextmanager

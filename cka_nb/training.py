@@ -35,7 +35,7 @@ from .loop import Batch, Task, Trainer, Training
 from .networks import Output
 from .objective import ContrastiveAmalgamation, Objective, check_objective
 from .ownership import MomentOwnership
-from .processes import engine_for, gathered, place
+from .processes import engine_for, gathered, world_size
 from .runs import Run, check_out, reading_run, shared_settings
 from .saving import fingerprint, load_state
 from .steps import RESERVED, bad_rows
@@ -188,7 +188,7 @@ def amalgamate(
     with Run(training, engine, images, identity, True, teachers, objective=objective,
              ownership=ownership) as run:
         if run.finished: return _loaded(run.out, student)
-        with Asking(teachers, images, seen, engine, seed, max(1, training.batch_size // place()[1])
+        with Asking(teachers, images, seen, engine, seed, max(1, training.batch_size // world_size())
                     ) as asking:                                                          # ask
             found, known = run.once('beliefs', partial(_believed, ownership, asking, space))
             beliefs = beliefs_of(found, ownership if known else None)                     # believe

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked  # noqa: F401 - the server that tests start processes from
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # small networks gain nothing from two

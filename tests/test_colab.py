@@ -22,14 +22,13 @@ pytestmark = pytest.mark.xdist_group("wheel")
 PYTHON = ROOT / ".venv-colab" / "bin" / "python"
 CHAPTERS = sorted((ROOT / "nbs").glob("*.ipynb"))
 # what old versions do otherwise shows here first; the others too with `--flags slow`
-FIRST = {"index", "00_tour", "16_networks", "17_saving", "19_teachers", "20_student",
-         "31_processes", "41_training", "49_deployment", "60_own_teachers", "61_one_gpu"}
+FIRST = {"00_tour", "16_networks", "17_saving", "19_teachers", "20_student", "49_deployment"}
 PACKAGE = settings()["package"]
 ADDRESS = "https://example.org/cka_nb.git"  # nobody's: the domain is reserved
 # what trains on a GPU if there is one; the functions of chapter 50 are told to take the CPU there
 TRAINS = re.compile(r"(?<!def )\b(train_teacher|amalgamate|run_seed|make_teachers|demo)\("
                     r"|'train-teacher --")
-ELSEWHERE = re.compile(r"^#\| *(export|exports|exporti|cuda|multigpu|slow|data)$", re.M)
+ELSEWHERE = re.compile(r"^#\| *(export|exports|exporti|cuda|multigpu|data)$", re.M)
 TIME = r"\bin (?:about|a few|under) [\w ]+ on a CPU"
 ON_A_GPU = rf"{TIME}; on a GPU: (?:not measured yet|in (?:about|a few|under) [\w ]+)\."
 

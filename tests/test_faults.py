@@ -25,7 +25,7 @@ from conftest import ROOT
 from kills import amalgamated, attempt, campaign, newest, outcome
 
 import cka_nb as cka
-from cka_nb.processes import launched, place
+from cka_nb.processes import launched, world_size
 
 SAVE = 4  # a checkpoint every so many steps, of 18
 
@@ -289,7 +289,7 @@ def test_a_port_that_is_taken_is_not_asked_for():
     with socket.socket() as taken:
         with suppress(OSError):  # taken by somebody else: as well
             taken.bind(("127.0.0.1", 29500))
-        assert launched(place, 2) == [(0, 2), (1, 2)]
+        assert launched(world_size, 2) == [2, 2]
 
 
 def test_kills_at_random_moments():
@@ -393,7 +393,7 @@ def test_the_stop_button_of_a_notebook(tmp_path):
             "1, **settings)\n"
             "print(len(history), 'steps')")
     try:
-        asked = client.execute("settings = dict(batch_size=8, ownership=None, epochs=40)\n" + cell,
+        asked = client.execute("settings = dict(batch_size=8, ownership=None, epochs=15)\n" + cell,
                                stop_on_error=False)  # else the kernel drops what comes at once
         begun = time.monotonic()
         while not newest_name(tmp_path / "run") and time.monotonic() < begun + 120:
@@ -411,7 +411,7 @@ def test_the_stop_button_of_a_notebook(tmp_path):
         said = []
         client.execute_interactive(cell, timeout=300, output_hook=lambda message: said.append(
             message["content"].get("text", "")))
-        assert "480 steps" in "".join(said), said
+        assert "180 steps" in "".join(said), said
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)

@@ -21,7 +21,7 @@ with simulated_card(memory=2 * 2**30) as card: # more raises an error
 
 
 @pytest.mark.skipif(bool(skip_reason()), reason=str(skip_reason()))
-@pytest.mark.parametrize("count", [100_000, pytest.param(1_000_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [60_000, pytest.param(1_000_000, marks=pytest.mark.slow)])
 def test_ownership_and_ten_steps_within_two_gibibytes(count):
     """Two teachers of 512 features and 100 classes, images of 3 x 32 x 32, one view."""
     here = Path(__file__).parent

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import cka_nb as cka
-from cka_nb.processes import place
+from cka_nb.processes import rank, world_size
 
 CLASSES = (list("01234"), list("4567"), list("89"))  # one class has two teachers
 
@@ -62,21 +62,21 @@ def seen_images(folder, **settings):
         return inputs(task, batch)
     with patch.object(Amalgamation, "inputs", watched):
         amalgamated(out=folder, **settings)
-    return place()[0], shown, sorted(p.name for p in Path(folder).iterdir())
+    return rank(), shown, sorted(p.name for p in Path(folder).iterdir())
 
 
 def gradient_without_positives():
     """The gradient of contrast over a batch in whose second half no image has a positive."""
     from cka_nb.contrast import inter_model_loss, intra_model_loss
-    from cka_nb.processes import gathered, share
+    from cka_nb.processes import gathered, shard
     random = torch.Generator().manual_seed(0)
     x, keys = torch.randn(2, 8, 5, generator=random).double()
     labels = torch.tensor([0, 0, 1, 1, 2, 3, 4, 5])
     w = torch.randn(5, 4, generator=random).double().requires_grad_()
-    z = gathered(share(x) @ w)
-    loss = intra_model_loss(z, labels) + inter_model_loss(z, gathered(share(keys)) @ w.detach(),
+    z = gathered(shard(x) @ w)
+    loss = intra_model_loss(z, labels) + inter_model_loss(z, gathered(shard(keys)) @ w.detach(),
                                                           labels)
     loss.backward()
-    if place()[1] > 1:
+    if world_size() > 1:
         torch.distributed.all_reduce(w.grad)
-    return w.grad / place()[1]
+    return w.grad / world_size()

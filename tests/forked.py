@@ -1,0 +1,37 @@
+"""Processes that are forked from one which has imported what nearly every chapter imports.
+
+Importing PyTorch, torchvision and scikit-learn takes longer than most chapters run. Our own package
+is not among them: each process imports it anew. `cka_nb.processes.launched` uses the same server.
+"""
+
+import multiprocessing
+import os
+
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["accelerate", "matplotlib.pyplot", "nbdev.test", "sklearn.datasets",
+                               "torch._dynamo", "torchvision"])
+
+
+def forked(function, *arguments, log, seconds=1800):
+    """Call a function in a new process: its exit status, and what it printed into the file."""
+    process = SERVER.Process(target=_logged, args=(log, function, arguments))
+    process.start()
+    process.join(seconds)
+    if process.exitcode is None:
+        process.kill()
+        process.join()
+    return process.exitcode, log.read_text(encoding="utf-8", errors="replace")
+
+
+def _logged(log, function, arguments):
+    with open(log, "w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    function(*arguments)
+
+
+def run_notebook(path, flags):
+    """Run a notebook from its own folder and store its outputs there."""
+    os.chdir(path.parent)
+    from nbdev.test import nbdev_test
+    nbdev_test(str(path), flags=flags, save=True)
