@@ -76,10 +76,12 @@ def launched(
     how = LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=processes, start_method=method,
                        rdzv_backend='c10d', rdzv_endpoint='localhost:0', max_restarts=0,
                        run_id='cka_nb')
-    log = logging.getLogger('torch.distributed.elastic'); before = log.level
-    log.setLevel(logging.CRITICAL) # what fails is raised, not logged
+    logs = [logging.getLogger(f'torch.{name}') for name in ('distributed.elastic', 'multiprocessing')]
+    before = [log.level for log in logs]
+    for log in logs: log.setLevel(logging.CRITICAL) # what fails is raised, not logged
     try: answers = elastic_launch(how, _in_group)(function, arguments)
-    finally: log.setLevel(before)
+    finally:
+        for log, level in zip(logs, before): log.setLevel(level)
     return [answers[rank] for rank in range(processes)]
 
 def _in_group(function, arguments):

@@ -35,12 +35,14 @@ MODULES = sorted(path.stem for path in (ROOT / "cka_nb").glob("[a-z]*.py"))
 SOURCES = [f"_modules/cka_nb/{name}" for name in MODULES
            if "\n__all__ = []\n" not in (ROOT / "cka_nb" / f"{name}.py").read_text("utf-8")]
 PAGES = [*CHAPTERS, "genindex", "search", "_modules/index", *SOURCES]
-LIKE_ANOTHER = PAGES[-len(SOURCES) + 1:]  # sources: one template and one set of colours for all
-# where the second colour scheme is judged; on every page with `--flags slow`
-DARK = {"index", "00_tour", "20_student", "22_contrast", "70_results", "genindex", "search",
-        "_modules/index", PAGES[-len(SOURCES)]}
+LIKE_ANOTHER = {*SOURCES} - {"_modules/cka_nb/data"}  # one template and one set of colours
+# where colours are judged, in both schemes, which takes most of a page's time; the others have no
+# kind of text that these have not; on every page with `--flags slow`
+COLOURS = {"index", "00_tour", "62_many_gpus", "70_results", "genindex", "search",
+           "_modules/index", "_modules/cka_nb/data"}
 BROWSERS = ["chromium", "chromium-browser", "google-chrome", "chrome"]
 AXE = {"preload": False, "resultTypes": ["violations"]}
+COLOURLESS = AXE | {"rules": {"color-contrast": {"enabled": False}}}
 QUIET = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync"]
 SEVERE = {"serious", "critical"}
@@ -92,28 +94,34 @@ def browser():
         yield playwright.chromium.launch(executable_path=path, args=QUIET)
 
 
+@pytest.fixture(scope="module")
+def context(browser):
+    """One window for all pages; another one takes longer to open than some pages to judge."""
+    return browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme="light")
+
+
+def opened(page, base, name):
+    """The page, loaded; whatever went wrong by then is in its faults."""
+    page.faults, page.bytes = [], {}
+    page.on("console", lambda m: m.type == "error" and page.faults.append(m.text))
+    page.on("pageerror", lambda error: page.faults.append(str(error)))
+    page.on("requestfailed", lambda r: page.faults.append(f"failed: {r.url}"))
+    page.on("request", lambda r: r.url.startswith((base, "data:", "blob:"))
+            or page.faults.append(f"foreign: {r.url}"))
+    page.on("response", lambda r: r.status < 400 or page.faults.append(f"{r.status}: {r.url}"))
+    page.on("requestfinished", lambda r: page.bytes.update(
+        {r.url: r.sizes()["responseBodySize"]}))
+    page.goto(f"{base}{name}.html", wait_until="load")
+    page.evaluate("window.MathJax?.startup?.promise")
+    return page
+
+
 @pytest.fixture
-def visit(browser, base):
-    """visit(name) -> the page, loaded; whatever went wrong by then is in its faults."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme="light")
-
-    def open_page(name):
-        page = context.new_page()
-        page.faults, page.bytes = [], {}
-        page.on("console", lambda m: m.type == "error" and page.faults.append(m.text))
-        page.on("pageerror", lambda error: page.faults.append(str(error)))
-        page.on("requestfailed", lambda r: page.faults.append(f"failed: {r.url}"))
-        page.on("request", lambda r: r.url.startswith((base, "data:", "blob:"))
-                or page.faults.append(f"foreign: {r.url}"))
-        page.on("response", lambda r: r.status < 400 or page.faults.append(f"{r.status}: {r.url}"))
-        page.on("requestfinished", lambda r: page.bytes.update(
-            {r.url: r.sizes()["responseBodySize"]}))
-        page.goto(f"{base}{name}.html", wait_until="networkidle")
-        page.evaluate("window.MathJax?.startup?.promise")
-        return page
-
-    yield open_page
-    context.close()
+def visit(context, base):
+    """visit(name) -> the page, as `opened` gives it."""
+    page = context.new_page()
+    yield functools.partial(opened, page, base)
+    page.close()
 
 
 def test_these_are_all_pages(folder):
@@ -138,40 +146,58 @@ def test_page(name, visit, request):
         return
     # what is folded is read too; opening fades in, and colours are judged when that is over
     page.add_style_tag(content="* { animation: none !important; transition: none !important; }")
-    both = name in DARK or "slow" in request.config.getoption("flags")
-    for scheme in ("light", "dark")[:1 + both]:
+    colours = name in COLOURS or "slow" in request.config.getoption("flags")
+    for scheme in ("light", "dark")[:1 + colours]:
         if scheme == "dark":
             page.emulate_media(color_scheme=scheme)
-            page.reload(wait_until="networkidle")
+            page.reload(wait_until="load")
             page.add_style_tag(content="* { animation: none !important; }")
         page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
         assert page.evaluate("document.documentElement.dataset.theme") == scheme
-        found = Axe().run(page, options=AXE).response["violations"]
+        found = Axe().run(page, options=AXE if colours else COLOURLESS).response["violations"]
         severe = [(f["id"], n["html"], n["any"]) for f in found if f["impact"] in SEVERE
                   for n in f["nodes"]]
         assert not severe, f"{scheme}: {severe[:3]}"
     assert page_width_is_kept() and not page.faults
 
 
-def test_links_and_anchors(folder):
-    pages = {path: BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
-             for path in folder.rglob("*.html")}
-    anchors = {path: {tag["id"] for tag in soup.select("[id]")} for path, soup in pages.items()}
-    broken = []
-    for path, soup in pages.items():
-        for tag in soup.select("a[href]"):
-            address, anchor = urldefrag(urljoin(path.as_uri(), tag["href"]))
-            if urlsplit(address).scheme != "file":
-                assert address.startswith("https://"), address
-                continue
-            target = Path(unquote(urlsplit(address).path))
-            if not target.exists() or anchor and unquote(anchor) not in anchors.get(target, ()):
-                broken.append(f"{path.name}: {tag['href']}")
-    assert not broken
+@functools.cache
+def soup_at(path):
+    return BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
 
 
 def soup_of(folder, name):
-    return BeautifulSoup((folder / f"{name}.html").read_text(encoding="utf-8"), "html.parser")
+    return soup_at(folder / f"{name}.html")
+
+
+def kinds_of_text(folder, name):
+    """Kinds of words in code, styles that one element has alone, and what was an error's output."""
+    page = (folder / f"{name}.html").read_text(encoding="utf-8")
+    return {*re.findall(r'<span class="(\w{1,3})">', page),
+            *re.findall(r'style="([^"]*color[^"]*)"', page), *re.findall("stderr", page)}
+
+
+def test_colours_are_judged_wherever_they_occur(folder):
+    judged = set().union(*(kinds_of_text(folder, name) for name in COLOURS))
+    others = {name: kinds_of_text(folder, name) - judged for name in PAGES}
+    assert not {name: more for name, more in others.items() if more}
+
+
+def test_links_and_anchors(folder):
+    pages = {path: soup_at(path) for path in folder.rglob("*.html")}
+    anchors = {path: {tag["id"] for tag in soup.find_all(id=True)} for path, soup in pages.items()}
+    links = {(path.parent, path if tag["href"].startswith("#") else None, tag["href"])
+             for path, soup in pages.items() for tag in soup.find_all("a", href=True)}
+    broken = []
+    for within, page, link in links:
+        address, anchor = urldefrag(urljoin((page or within / "any").as_uri(), link))
+        if urlsplit(address).scheme != "file":
+            assert address.startswith("https://"), address
+            continue
+        target = Path(unquote(urlsplit(address).path))
+        if not target.exists() or anchor and unquote(anchor) not in anchors.get(target, ()):
+            broken.append(f"{page or within}: {link}")
+    assert links and not broken
 
 
 def parameters(function):
@@ -254,7 +280,7 @@ def test_names_in_the_text_lead_to_their_entries(folder):
 
 def test_no_file_of_the_site_asks_another_host(folder):
     for path in folder.rglob("*.html"):
-        for tag in BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser").find_all(True):
+        for tag in soup_at(path).find_all(True):
             for attribute in ("src", "srcset", "href", "data", "poster", "style"):
                 if tag.name != "a":
                     assert "//" not in str(tag.get(attribute, "")), f"{path.name}: {tag}"
@@ -264,6 +290,7 @@ def test_no_file_of_the_site_asks_another_host(folder):
 
 def test_search_finds_every_exported_name(visit):
     page = visit("search")
+    page.evaluate("DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false")  # it reads every page found
     chapter = {stem[3:]: stem for stem in CHAPTERS}
     for module, names in exported().items():
         for name in names:
@@ -299,9 +326,9 @@ def test_report_of_a_run_opens_offline(browser, tmp_path):
         context.close()
 
 
-def test_weight_of_the_longest_chapter(folder, visit, record_property):
+def test_weight_of_the_longest_chapter(folder, browser, base):
     longest = max(CHAPTERS, key=lambda name: (folder / f"{name}.html").stat().st_size)
-    page = visit(longest)
+    page = opened(browser.new_page(), base, longest)  # of a visitor who has nothing of it yet
     weight = sum(page.bytes.values()) / 2**20
     print(f"{longest}: {weight:.1f} MiB in {len(page.bytes)} requests")
     for url, size in sorted(page.bytes.items(), key=lambda item: -item[1]):
