@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from .classes import check_teachers
-from .core import trusted
+from .core import check_counts, trusted
 from .data import Unlabelled, numbered_batches, view_of
 from .devices import enough_memory, to_device
 from .files import progress, say
@@ -97,13 +97,6 @@ class Views:
     def traced(self) -> bool:
         "Whether what batch norms remember is comparable: it is of views."
         return bool(self.count or not self.augment)
-
-# %% ../nbs/33_asking.ipynb #d5829cce
-def check_counts(least: int, **counts) -> None:
-    "`ValueError` names the count that is not a whole number of at least `least`."
-    for name, value in counts.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise ValueError(f'{name} must be a whole number of at least {least}, got {value!r}')
 
 # %% ../nbs/33_asking.ipynb #a9f7a14d
 LARGEST = 50_000 # images: of more, beliefs are fitted to a sample and answers are not held

@@ -30,6 +30,8 @@ def joint_distillation(
     target_bc = concatenated([t.logits for t in teachers], space.columns, temperature)
     return {'joint': mixture_loss(student.logits, target_bc, temperature)}
 
+joint_distillation.takes_ownership = False # so the teachers need not be asked first
+
 # %% ../nbs/42_baselines.ipynb #38748695
 def task_distillation(
     student: Output,        # logits (B, C) over the union
@@ -48,6 +50,8 @@ def task_distillation(
     losses = [soft_target_loss(student.logits[:, c], t.logits, temperature)
               for c, t in zip(places_tc, teachers)]
     return {'task': sum(losses) / len(losses)}
+
+task_distillation.takes_ownership = False # so the teachers need not be asked first
 
 # %% ../nbs/42_baselines.ipynb #fafbf519
 def owned_distillation(
@@ -101,6 +105,8 @@ def unified_distillation(
     target_bc = unified([t.logits for t in teachers], space.columns, temperature)
     return {'joint': mixture_loss(student.logits, target_bc, temperature)}
 
+unified_distillation.takes_ownership = False # so the teachers need not be asked first
+
 # %% ../nbs/42_baselines.ipynb #f8088f52
 class _Residual(nn.Module):
     def __init__(self, inputs: int, outputs: int):
@@ -121,7 +127,7 @@ class CommonFeatureLearning(nn.Module):
         owned: bool=False,      # soft targets as CKA has them: belief, or mixture with ownership
     ):
         super().__init__()
-        self.owned = self.takes_posterior = owned
+        self.owned = self.takes_ownership = self.takes_posterior = owned
         self.weight = weight
         self.reconstruction = reconstruction
         self.width = width

@@ -176,7 +176,7 @@ class Asking:
         batch_size: int=64,  # images asked about at once, by this process
     ):
         self.teachers, self.views, self.device = teachers, views, engine.device
-        self.images, self.cache = images.resident(engine.device), views.cache
+        self.images, self.cached = images.resident(engine.device), views.cache is not None
         self.dtype = HALF.get(engine.mixed_precision, torch.float32)
         # fixed views are the same ones for every seed, so that one cache serves them all
         self.seed, self.batch_size = 0 if views.fixed else seed, batch_size
@@ -188,11 +188,11 @@ class Asking:
             how = dict(views=self.views.count, augment=self.views.augment, seed=self.seed,
                        device=self.device, batch_size=self.batch_size, dtype=self.dtype,
                        most=LARGEST)
-            if self.cache is None:
+            if not self.cached:
                 self.means = MeanAnswers(self.teachers, self.images, **how)
             else:
-                self.means = AnswerCache(self.teachers, self.images, self.cache, self.views.fixed,
-                                         **how).fill()
+                self.means = AnswerCache(self.teachers, self.images, self.views.cache,
+                                         self.views.fixed, **how).fill()
                 visit.close() # what they say is kept
             self.visit = visit.pop_all()
         return self
@@ -215,6 +215,6 @@ class Asking:
         epoch: int,
     ) -> list[Output]:    # T of logits (B, C_t), features (B, D_t)
         "What the teachers say about these views, asked now or read from the cache."
-        if self.cache is None: return ask(self.teachers, x, self.dtype)
+        if not self.cached: return ask(self.teachers, x, self.dtype)
         k = epoch % self.views.fixed if self.views.augment else 0
         return self.means.read(shard(whole), k)

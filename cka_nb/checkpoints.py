@@ -114,7 +114,10 @@ class Checkpoints:
             return None
         return there
 
-    def get(self, name: str) -> tuple[dict[str, Tensor], dict]|None:
+    def get(self,
+        name: str,
+        compare: bool=True, # `ValueError` if it belongs to another run
+    ) -> tuple[dict[str, Tensor], dict]|None:
         "What was put there, tensors and numbers; None, with a warning, if it cannot be used."
         there = self.folder/name
         try:
@@ -134,7 +137,8 @@ class Checkpoints:
             raise ValueError(f'{there} was written by an earlier version, which did not note '
                              'all that a run is made with: finish the run with that version, or '
                              'begin it anew without resume')
-        check_same(numbers['identity'], self.identity, there, numbers.get('moving', ()))
+        if compare:
+            check_same(numbers['identity'], self.identity, there, numbers.get('moving', ()))
         return tensors, numbers
 
     def latest(self) -> tuple[dict[str, Tensor], dict]|None:

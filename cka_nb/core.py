@@ -65,6 +65,13 @@ def check_temperature(
         raise ValueError(f'{name} must be from 1e-6 to 1e6, got {value}')
     return value
 
+# %% ../nbs/02_core.ipynb #604d7881
+def check_counts(least: int, **counts) -> None:
+    "`ValueError` names the count that is not a whole number of at least `least`."
+    for name, value in counts.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise ValueError(f'{name} must be a whole number of at least {least}, got {value!r}')
+
 # %% ../nbs/02_core.ipynb #3ba889f3
 def check_weight(
     weight: Tensor|None, # (B,) >= 0, or None for all ones

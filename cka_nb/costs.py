@@ -51,7 +51,7 @@ SMALL = dict(teachers=('resnet_small', 'resnet_small'), student='resnet_small', 
 
 class _AtHand:
     "The teachers of a step that is timed: what they say comes from a function."
-    cache, teachers = None, []
+    cached, teachers = False, []
     def __init__(self, say: Callable, widths: list[int], device: torch.device):
         self.say, self.widths, self.device = say, widths, device
 

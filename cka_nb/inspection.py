@@ -78,7 +78,8 @@ def inspected(
     for name, value, least in (('views', views, 0), ('batch_size', batch_size, 1)):
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise ValueError(f'{name} must be a whole number of at least {least}, got {value!r}')
-    if world_size() > 1: raise ValueError('an inspection is one process: start it without a launcher')
+    if world_size() > 1:
+        raise ValueError('an inspection is one process: start it without a launcher')
     where, heard = device_for(device), []
     with _overhearing(heard), seeded(0):
         space, heap = LabelSpace(teachers), heap_of(images)

@@ -20,13 +20,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from .asking import check_counts
 from .checkpoints import Stopped, noting_signals
-from .core import reseed, trusted
+from .core import check_counts, reseed, trusted
 from .data import Unlabelled, numbered_batches
 from .devices import enough_memory, placed
 from .files import progress, say
-from .processes import compiled, rank, shard, world_size
+from .processes import check_mode, compiled, rank, shard, world_size
 from .steps import (
     RESERVED, check_keepable, check_weights, checked_parts, gradient_size, in_words, not_finite,
     one_cycle, restore, state_of)
@@ -57,11 +56,13 @@ class Training:
         check_counts(1, epochs=self.epochs, batch_size=self.batch_size, keep=self.keep,
                      accumulate=self.accumulate)
         check_counts(0, seed=self.seed, save_steps=self.save_steps)
+        check_mode(self.compile)
         if not _is_finite(self.lr) or self.lr <= 0:
             raise ValueError(f'lr must be a finite number above 0, got {self.lr!r}')
-        if not _is_finite(self.save_minutes) or self.save_minutes < 0:
-            raise ValueError('save_minutes must be a finite number of at least 0, got '
-                             f'{self.save_minutes!r}')
+        for name in ('weight_decay', 'save_minutes'):
+            value = getattr(self, name)
+            if not _is_finite(value) or value < 0:
+                raise ValueError(f'{name} must be a finite number of at least 0, got {value!r}')
         if self.ema is not None and not (_is_finite(self.ema) and 0 < self.ema < 1):
             raise ValueError(f'ema must be between 0 and 1, got {self.ema!r}')
 
@@ -109,7 +110,7 @@ class Trainer:
         engine,              # of `engine_for`
     ):
         self.task, self.images, self.training, self.engine = task, images, training, engine
-        self.per_epoch, self.cut = _plan(images, training)
+        self.per_epoch, self.cut = steps_of(images, training)
         self.steps = training.epochs * self.per_epoch
         self.history: list[dict] = []
         self.waited, self.skipped = 0., 0
@@ -140,8 +141,10 @@ class Trainer:
     def ready(self,
         found: tuple[dict, dict]|None=None, # a state to go on from
     ): # an iterator over (x, numbers, whole), the parts of all steps to come
-        "Inside the block the network is on the device, and `step` may be called."
-        net, training, device = self.task.net, self.training, self.engine.device
+        "Inside the block the network is on the device and learns: `step` may be called."
+        net, training, device = self.task.net.train(), self.training, self.engine.device
+        if training.tracker is not None:
+            self.engine.init_trackers('cka_nb', init_kwargs={'wandb': {'dir': str(training.out)}})
         with placed(device, net), compiled(self.task.networks, training.compile):
             self.parameters = [p for p in net.parameters() if p.requires_grad]
             self.optimiser: Any = torch.optim.AdamW(
@@ -159,6 +162,7 @@ class Trainer:
             try:
                 with enough_memory(self.task.name, self.task.less): yield self._read()
             finally:
+                net.eval()
                 for p in self.parameters: p.grad = None
                 if self.engine.trackers: self.engine.end_training()
 
@@ -266,7 +270,7 @@ class Trainer:
         record, taken = self.history[-1], len(self.history) - self.done
         bar.set_postfix({'epoch': epoch + 1, **_short([record])}, refresh=False)
         left = (record['seconds'] - self.before) / taken * (self.steps - step - 1)
-        if taken == 10: # the first steps are slow, they have told by now
+        if taken == 10: # the first step takes longer than others, and would mislead
             say(f'{self.task.name}: about {in_words(left)} to go', to=('file',))
         if k == self.per_epoch - 1:
             record |= self.task.after_epoch(step)
@@ -290,7 +294,7 @@ def _short(records: list[dict]) -> dict[str, str]: # the mean of steps, for a ba
              if k == 'loss' or k not in RESERVED and isinstance(v, float)]
     return {k: f'{sum(r[k] for r in records) / len(records):.3g}' for k in shown}
 
-def _plan(images: Unlabelled, training: Training) -> tuple[int, Callable[[int], list[Tensor]]]:
+def steps_of(images: Unlabelled, training: Training) -> tuple[int, Callable[[int], list[Tensor]]]:
     "Steps per epoch; and an epoch's parts of steps: the indices of all processes together."
     parts, batch_size = training.accumulate * world_size(), training.batch_size
     if batch_size % parts:

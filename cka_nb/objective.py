@@ -32,10 +32,12 @@ class Objective(Protocol):
 
     A function will do, or an `nn.Module` with `forward`, whose parameters are trained along with
     the student; nothing has to be inherited. Optional are a method `build(space, student_width,
-    teacher_widths)`, which is called once, before training, with D_s and T of D_t; and an attribute
-    `takes_posterior`: where it is true, `posterior=` is handed, too, the belief (B, C) over the
-    union, or nothing if the estimator has none. In half precision the answers are half, the
-    ownership is not. Public numbers that an object counts are put back when a run goes on.
+    teacher_widths)`, which is called once, before training, with D_s and T of D_t; and two
+    attributes. Where `takes_posterior` is true, `posterior=` is handed, too: the belief (B, C) over
+    the union, or nothing if the estimator has none. Where `takes_ownership` is False, no estimator
+    is asked, which saves a pass over all images, and ownership is 1 everywhere. In half precision
+    the answers are half, the ownership is not. Public numbers that an object counts are put back
+    when a run goes on.
     """
     def __call__(self,
         student: Output,        # logits (B, C), features (B, D_s)
@@ -51,6 +53,11 @@ def check_objective(objective) -> None:
     hidden = isinstance(getattr(objective, 'func', None), nn.Module) # a partial hides its weights
     if objective is not None and (hidden or isinstance(objective, type) or not callable(objective)):
         raise TypeError(f'objective must be a function or an object to call, got {objective!r}')
+
+# %% ../nbs/30_objective.ipynb #b9092239
+def takes_ownership(objective) -> bool:
+    "Whether it matters to an objective who owns an image; of a partial, what its function says."
+    return getattr(getattr(objective, 'func', objective), 'takes_ownership', True)
 
 # %% ../nbs/30_objective.ipynb #804256b3
 def pseudo_labels(

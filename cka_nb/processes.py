@@ -76,7 +76,8 @@ def launched(
     how = LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=processes, start_method=method,
                        rdzv_backend='c10d', rdzv_endpoint='localhost:0', max_restarts=0,
                        run_id='cka_nb')
-    logs = [logging.getLogger(f'torch.{name}') for name in ('distributed.elastic', 'multiprocessing')]
+    logs = [logging.getLogger(f'torch.{name}')
+            for name in ('distributed.elastic', 'multiprocessing')]
     before = [log.level for log in logs]
     for log in logs: log.setLevel(logging.CRITICAL) # what fails is raised, not logged
     try: answers = elastic_launch(how, _in_group)(function, arguments)
@@ -146,11 +147,17 @@ def engine_for(
         raise ValueError(f'device {device!r} is not available here, only {engine.device.type}')
     # from here on `seeded` holds its random state
     if engine.device.type == 'cuda': torch.cuda.init()
-    if tracker == 'wandb': Path(out).mkdir(parents=True, exist_ok=True)
-    if tracker is not None: engine.init_trackers('cka_nb', init_kwargs={'wandb': {'dir': str(out)}})
     return engine
 
 HALF = {'bf16': torch.bfloat16, 'fp16': torch.float16}
+
+# %% ../nbs/31_processes.ipynb #d8f46306
+def check_mode(mode: bool|str) -> None:
+    "`ValueError` unless `torch.compile` has such a mode."
+    if mode is True or mode is False: return
+    modes = torch._inductor.list_mode_options()
+    if mode not in modes:
+        raise ValueError(f'compile must be True, False or one of {", ".join(modes)}, got {mode!r}')
 
 # %% ../nbs/31_processes.ipynb #dff93171
 def precision_for(device: torch.device) -> str: # 'bf16', 'fp16' or 'no'
@@ -165,9 +172,7 @@ def compiled(
 ):
     "Inside the block `torch.compile` runs these networks; weights, names and hooks stay theirs."
     if not mode: yield; return
-    if mode is not True and mode not in torch._inductor.list_mode_options():
-        raise ValueError(f'compile must be True, False or one of '
-                         f'{", ".join(torch._inductor.list_mode_options())}, got {mode!r}')
+    check_mode(mode)
     import torch._dynamo.config as limits
     most = 8 * len(networks) # torch compiles a `forward` 8 times at most, and all ResNets share one
     for net in networks: net.compile(mode=None if mode is True else mode)

@@ -20,7 +20,7 @@ from .core import seeded
 from .data import Unlabelled
 from .files import read_json, settle, versions, write_json
 from .identity import account, check_same, described, differences, told
-from .loop import NOTHING_KEPT, Training
+from .loop import NOTHING_KEPT, Training, steps_of
 from .processes import rank, world_size
 from .saving import check_replaceable, fingerprint
 from .teachers import Teacher
@@ -84,9 +84,9 @@ class Run:
         self.prints = [fingerprint(t) for t in frozen]
         self.made = {} if self.out is None else _told(counting)
         self.identity = identity | self.made
+        steps_of(images, training) # a batch that cannot be cut is refused now
         self.found: tuple[dict, dict]|None = None
         self.finished = False
-        self.once_made: dict[str, dict] = {}
         self.replaces = False # the finished run in the folder, until something of this one is there
         self.checkpoints = Checkpoints(
             self.out/'checkpoints' if self.out and self.numbered else None,
@@ -98,7 +98,7 @@ class Run:
         with ExitStack() as stack:
             stack.enter_context(alone_in(self.out))
             check_free(self.out, self.training.resume, self.training.overwrite,
-                       self.of_student) # one may have ended meanwhile
+                       self.of_student) # another run may have ended since it was looked at
             if self.out and self.numbered: self._look(self.out)
             if not self.finished: stack.enter_context(seeded(self.training.seed))
             self.leave = stack.pop_all()
@@ -107,6 +107,7 @@ class Run:
     def __exit__(self, *error):
         if self.replaces and self.out and not self.checkpoints.folders(): # nothing was made
             settle(self.out/'run.before.json', self.out/'run.json')
+            self.checkpoints.remove()
         return self.leave.__exit__(*error)
 
     def once(self,
@@ -114,10 +115,17 @@ class Run:
         make: Callable[[], dict[str, Tensor]],
     ) -> tuple[dict[str, Tensor], bool]: # tensors, and whether they were on disk
         "What an earlier part of the run has made, or what is made now."
-        kept = self.found and self.checkpoints.get(name)
+        folder = self.checkpoints.folder
+        there = folder is not None and (folder/name).is_dir()
+        # whose run it is was seen at its checkpoint; without one, another run may have left this
+        try: kept = self.checkpoints.get(name, compare=not self.found) if there else None
+        except ValueError: kept = None
         if kept: return kept[0], True
-        self.once_made[name] = make()
-        return self.once_made[name], False
+        made = make()
+        if folder is not None and not rank():
+            self.checkpoints.noted['moving'] = _moved(self.made, self.counting)
+            self.checkpoints.put(name, made, {})
+        return made, False
 
     def state(self) -> tuple[dict, dict]|None:
         "The state to go on from; the numbers that were counted are put back."
@@ -134,8 +142,6 @@ class Run:
         if folder is None or rank(): return
         self.check_frozen()
         self.checkpoints.noted['moving'] = _moved(self.made, self.counting)
-        for name, made in self.once_made.items():
-            if not (folder/name).is_dir(): self.checkpoints.put(name, made, {})
         self.checkpoints.save(step, tensors, numbers)
 
     def check_frozen(self) -> None:
@@ -197,7 +203,8 @@ class Run:
             warnings.warn(f'{self.out} held a run that was not finished; its checkpoints are now '
                           f'in {aside} (resume=True would have gone on with it)')
             Checkpoints(aside, {}).remove()
-        its.remove(aside if its.folders() else None)
+        if its.folders() or not self.training.resume: # what was made once can still be used
+            its.remove(aside if its.folders() else None)
         # a run that was finished here is replaced, and must not be taken for this one
         if (out/'run.json').is_file():
             settle(out/'run.json', out/'run.before.json')

@@ -33,7 +33,8 @@ from .identity import account, in_a_word, settings_of, structure
 from .labels import labelled
 from .loop import Batch, Task, Trainer, Training
 from .networks import Output
-from .objective import ContrastiveAmalgamation, Objective, check_objective
+from .objective import (
+    ContrastiveAmalgamation, Objective, check_objective, takes_ownership)
 from .ownership import MomentOwnership
 from .processes import engine_for, gathered, world_size
 from .runs import Run, check_out, reading_run, shared_settings
@@ -82,8 +83,8 @@ class Amalgamation(Task):
         if hasattr(objective, 'build'):
             objective.build(space, student.head.in_features, asking.widths)
         self.student, self.asking, self.space, self.training = student, asking, space, training
-        self.net, self.networks = _Pupil(student, objective).train(), [student.backbone]
-        if not asking.cache: self.networks += [t.model for t in asking.teachers]
+        self.net, self.networks = _Pupil(student, objective), [student.backbone]
+        if not asking.cached: self.networks += [t.model for t in asking.teachers]
         believes = getattr(objective, 'takes_posterior', False)
         self.beliefs = beliefs if believes else beliefs._replace(posterior=None)
         self.monitor, self.answers, self.warned = monitor, [], set()
@@ -108,12 +109,12 @@ class Amalgamation(Task):
                                         min(256, 4 * self.training.batch_size),
                                         device=self.asking.device)}
 
-    def blame(self, index_b: Tensor, step: int, epoch: int) -> list[str]: # asked again, one by one
+    def blame(self, index_b: Tensor, step: int, epoch: int) -> list[str]:
         images, device = self.asking.images, self.asking.device
         x, there_b = (to_device(v, device) for v in (images.batch(index_b), index_b))
         x = self.asking.view(x, there_b, step, epoch)
         with torch.no_grad(), evaluating(self.student), eager(self.training.compile):
-            said = [] if self.asking.cache else self.asking.answers(x, index_b, epoch)
+            said = [] if self.asking.cached else self.asking.answers(x, index_b, epoch)
             names = [f'teacher {n!r}' for n in self.space.names[:len(said)]]
             return [line for n, its in zip([*names, 'the student'], [*said, self.student(x)])
                     for line in bad_rows(f'the answer of {n}', index_b, *its)]
@@ -167,36 +168,35 @@ def amalgamate(
     check_objective(objective)
     with seeded(seed): space, images = _checked(teachers, student, images, monitor)
     training = Training(
-        epochs=epochs, batch_size=images.batch_size or 64 if batch_size is None else batch_size,
+        epochs=epochs, batch_size=(images.batch_size or 64) if batch_size is None else batch_size,
         lr=lr, weight_decay=weight_decay, seed=seed, accumulate=accumulate, ema=ema, device=device,
         mixed_precision=mixed_precision, compile=compile, tracker=tracker, out=out, resume=resume,
         overwrite=overwrite, save_steps=save_steps, save_minutes=save_minutes, keep=keep)
     seen = Views(views, augment, fixed_views, cache)
     check_out(training, of_student=True)
     engine = engine_for(device, mixed_precision, tracker, out)
-    student.tasks = space.tasks()
     objective = ContrastiveAmalgamation() if objective is None else objective
     ownership = MomentOwnership(space) if ownership is None else ownership
     settings = shared_settings(training, engine, images) | dict(
         what='amalgamate', classes=space.classes, tasks=space.tasks(), views=views,
         fixed_views=fixed_views, cached=bool(cache), accumulate=accumulate, ema=ema)
     report = settings | dict(
-        images=len(images), objective=settings_of(objective), ownership=type(ownership).__name__,
+        images=len(images), objective=settings_of(objective),
+        ownership=type(ownership).__name__ if takes_ownership(objective) else None,
         augment=in_a_word(augment), device=str(engine.device), monitored=monitor is not None,
         backbone=student.architecture or type(student.backbone).__name__)
     identity = {} if out is None else _identity(settings, teachers, student, augment)
-    with Run(training, engine, images, identity, True, teachers, objective=objective,
-             ownership=ownership) as run:
+    with Run(training, engine, images, identity, of_student=True, frozen=teachers,
+             objective=objective, ownership=ownership) as run:
+        student.tasks = space.tasks()
         if run.finished: return _loaded(run.out, student)
-        with Asking(teachers, images, seen, engine, seed, max(1, training.batch_size // world_size())
-                    ) as asking:                                                          # ask
-            found, known = run.once('beliefs', partial(_believed, ownership, asking, space))
-            beliefs = beliefs_of(found, ownership if known else None)                     # believe
+        at_once = max(1, training.batch_size // world_size())
+        with Asking(teachers, images, seen, engine, seed, at_once) as asking:             # ask
+            beliefs = _beliefs(run, ownership, asking, space, objective)                  # believe
             task = Amalgamation(student, objective, asking, space, beliefs, training, monitor)
             with noting_signals(): # until all is saved
                 history = Trainer(task, asking.images, training, engine).fit(run)         # train
                 run.check_frozen()
-                student.eval()
                 student.provenance = report | dict(
                     teachers=dict(zip(space.names, run.prints)), versions=versions(),
                     student=fingerprint(student))
@@ -246,6 +246,13 @@ def _identity(settings: dict, teachers: list[Teacher], student: Student, augment
     # not what a student says of itself, such as where it comes from
     network = structure(nn.ModuleList([student.backbone, student.head, student.preprocess]))
     return account(**settings, augment=augment, network=network) | account_of(teachers)
+
+def _beliefs(run: Run, ownership, asking: Asking, space: LabelSpace, objective) -> Beliefs:
+    "Those of an earlier part of the run, or new ones; of an objective that needs none, ones."
+    if not takes_ownership(objective):
+        return Beliefs(torch.ones(1, len(space.columns)).expand(len(asking.images), -1), None)
+    found, known = run.once('beliefs', partial(_believed, ownership, asking, space))
+    return beliefs_of(found, ownership if known else None)
 
 def _believed(ownership, asking: Asking, space: LabelSpace) -> dict[str, Tensor]:
     "What the estimator says of all images; read aloud in five lines where somebody reads."

@@ -6,18 +6,14 @@ is made in a copy of the notebook, which then has to fail; `-k 21_soft_targets-0
 """
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from forked import forked, run_notebook
 
 ROOT = Path(__file__).resolve().parent.parent
-RUNNER = Path(sys.executable).with_name("nbdev-test")
-ENV = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
 
 
 def breakages():
@@ -56,14 +52,13 @@ def failure(chapter, text, folder):
     shutil.copy(ROOT / "pyproject.toml", folder)
     path = folder / f"{chapter}.ipynb"
     path.write_text(text, encoding="utf-8")
-    run = subprocess.run([RUNNER, path], cwd=folder, env=os.environ | ENV, capture_output=True,
-                         text=True)
-    if run.returncode == 0 and "Success." in run.stdout.splitlines():
+    status, said = forked(run_notebook, path, "", log=folder / "log.txt")
+    if status == 0 and "Success." in said.splitlines():
         return None
-    error = re.search(r"^(\w+) in .*\.ipynb:", run.stderr, re.M)
-    line = re.search(r'^  File "<ipython-input.*\n(.*)', run.stderr, re.M)
+    error = re.search(r"^(\w+) in .*\.ipynb:", said, re.M)
+    line = re.search(r'^  File "<ipython-input.*\n(.*)', said, re.M)
     if not error or not line or error[1] in ("SyntaxError", "NameError", "ImportError"):
-        raise RuntimeError(f"{chapter}: the breakage itself does not run\n{run.stdout}{run.stderr}")
+        raise RuntimeError(f"{chapter}: the breakage itself does not run\n{said}")
     return f"{error[1]}: {line[1].split('  # ')[0].strip()}"
 
 
