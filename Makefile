@@ -49,7 +49,7 @@ preview: export docs  ## build the site and serve it on this machine (PORT=8000)
 	@echo "http://127.0.0.1:$(PORT)"
 	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory $(SITE) $(PORT)
 
-dist: setup  ## build the source archive, and the wheel from it, into dist/ (a release: TAG=v0.1.0)
+dist: setup  ## build the source archive, and the wheel from it, into dist/ (a release: TAG=v0.2.0)
 	@test -z "$(TAG)" || grep -qx "version = $(patsubst v%,%,$(filter v%,$(TAG)))" settings.ini \
 		|| { echo "$(TAG) is not v and the version in settings.ini"; exit 1; }
 	@rm -rf dist

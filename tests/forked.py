@@ -27,6 +27,7 @@ def _logged(log, function, arguments):
     with open(log, "w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    multiprocessing.set_start_method(None, force=True)  # the usual one, as in any program
     function(*arguments)
 
 
