@@ -283,14 +283,14 @@ def parser() -> argparse.ArgumentParser:
 
     run = new('benchmark', 'what amalgamation costs on this machine, in ratios',
               'Time, side by side and in turn: steps of CKA, CFL and KD, with and without kept\n'
-              'answers; contrast and alignment against whole matrices; ways of reading images;\n'
-              'the import. On a GPU: whether it says what the CPU says, steps in each precision,\n'
+              'answers; whole runs; contrast and alignment against whole matrices; ways of\n'
+              'reading images; the import. On a GPU: whether it says what the CPU says, steps in each precision,\n'
               'memory. Print tables; write benchmark.json and benchmark.png.',
               'cka_nb benchmark --parts step teachers --repeats 9')
     run.add_argument('--parts', nargs='+', metavar='PART',
-                     help='which tables: step, teachers, options, contrast, data, safety, import, '
-                     'agreement, size (default: all but the last two; on a GPU agreement, step, '
-                     'options, contrast, size)')
+                     help='which tables: step, teachers, options, runs, contrast, data, safety, '
+                     'import, agreement, size (default: all but the last two; on a GPU agreement, '
+                     'step, options, contrast, size)')
     run.add_argument('--minutes', type=_rate, metavar='M', help='leave out what would end later, '
                      'as far as can be told (default: 10 on a GPU, else no end)')
     run.add_argument('--repeats', type=_count, default=7, metavar='N',
