@@ -284,8 +284,8 @@ def parser() -> argparse.ArgumentParser:
     run = new('benchmark', 'what amalgamation costs on this machine, in ratios',
               'Time, side by side and in turn: steps of CKA, CFL and KD, with and without kept\n'
               'answers; whole runs; contrast and alignment against whole matrices; ways of\n'
-              'reading images; the import. On a GPU: whether it says what the CPU says, steps in each precision,\n'
-              'memory. Print tables; write benchmark.json and benchmark.png.',
+              'reading images; the import. On a GPU: whether it says what the CPU says, steps\n'
+              'in each precision, memory. Print tables; write benchmark.json and benchmark.png.',
               'cka_nb benchmark --parts step teachers --repeats 9')
     run.add_argument('--parts', nargs='+', metavar='PART',
                      help='which tables: step, teachers, options, runs, contrast, data, safety, '

@@ -22,6 +22,7 @@ import kills
 import pytest
 import torch
 from conftest import ROOT
+from forked import forked
 from kills import amalgamated, attempt, campaign, newest, outcome
 
 import cka_nb as cka
@@ -292,9 +293,16 @@ def test_a_port_that_is_taken_is_not_asked_for():
         assert launched(world_size, 2) == [2, 2]
 
 
-def test_kills_at_random_moments():
-    """A few of the hundred of results/kills.json, with another seed."""
-    for count, rows in (campaign(4, 1, (1,)) | campaign(2, 2, (2,))).items():
+def print_campaigns():
+    print(json.dumps(campaign(4, 1, (1,)) | campaign(2, 2, (2,))))
+
+
+def test_kills_at_random_moments(tmp_path):
+    """A few of the hundred of results/kills.json, with another seed; forked from a process without
+    threads, since a child of one that has some may wait for ever."""
+    status, said = forked(print_campaigns, log=tmp_path / "log.txt")
+    assert status == 0, said
+    for count, rows in json.loads(said.splitlines()[-1]).items():
         assert rows["runs_equal_to_the_last_bit"] == rows["runs"], (count, rows)
         assert rows["kills"] >= 2
 
