@@ -230,6 +230,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'cka_nb.costs.part_of': ('costs.html#part_of', 'cka_nb/costs.py'),
                               'cka_nb.costs.runs_table': ('costs.html#runs_table', 'cka_nb/costs.py'),
                               'cka_nb.costs.safety_table': ('costs.html#safety_table', 'cka_nb/costs.py'),
+                              'cka_nb.costs.seen': ('costs.html#seen', 'cka_nb/costs.py'),
                               'cka_nb.costs.some_images': ('costs.html#some_images', 'cka_nb/costs.py'),
                               'cka_nb.costs.some_teachers': ('costs.html#some_teachers', 'cka_nb/costs.py'),
                               'cka_nb.costs.step_of': ('costs.html#step_of', 'cka_nb/costs.py'),

@@ -49,6 +49,10 @@ SMALL = dict(teachers=('resnet_small', 'resnet_small'), student='resnet_small', 
              sizes=(150, 300), says=(4, 16), steps=2, digits=256, taught=1, learnt=2, views=1,
              heap=64)
 
+def seen(x: Tensor) -> Tensor: # (B, C, H, W)
+    "A batch as a step shows it: in a view, whose layout in memory is not that of the images."
+    return view_of(x, torch.arange(len(x), device=x.device), 0, -1, random_crop_flip)
+
 class _AtHand:
     "The teachers of a step that is timed: what they say comes from a function."
     cached, teachers = False, []
@@ -155,7 +159,7 @@ def step_table(
     images = Unlabelled(some_images(2 * s['batch'], s['size']))
     teachers = some_teachers(2, s, device)
     space, target_bc = LabelSpace(teachers), torch.full((s['batch'], 8), 1 / 8, device=device)
-    x = images.batch(range(s['batch'])).to(device)
+    x = seen(images.batch(range(s['batch'])).to(device))
     widths = [said.features.shape[1] for said in ask(teachers, x)]
     def alone(student, *others): return {'joint': mixture_loss(student.logits, target_bc, 2.)}
     asked, nobody = lambda x, index_b: ask(teachers, x), lambda x, index_b: []
@@ -193,7 +197,7 @@ def runs_table(
     s = SMALL if small else FULL
     images, teachers = Unlabelled(some_images(s['heap'], s['size'])), some_teachers(2, s, device)
     space, steps = LabelSpace(teachers), s['heap'] // s['batch']
-    x = images.batch(range(s['batch'])).to(device)
+    x = seen(images.batch(range(s['batch'])).to(device))
     answers = MeanAnswers(teachers, images, s['views'], random_affine, device=device).fill()
     widths = [width for _, width, _ in answers.widths]
     with seeded(0): student = Student(s['student'], space.classes, input_size=s['size'])

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset, Subset
 
 from .asking import Views, account_of
 from .beliefs import (
-    Beliefs, OwnershipEstimator, beliefs_of, believe, tensors_of)
+    Beliefs, OwnershipEstimator, beliefs_of, believe, check_estimator, tensors_of)
 from .cache import Asking
 from .calibration import calibrated_since
 from .checkpoints import noting_signals
@@ -177,6 +177,7 @@ def amalgamate(
     engine = engine_for(device, mixed_precision, tracker, out)
     objective = ContrastiveAmalgamation() if objective is None else objective
     ownership = MomentOwnership(space) if ownership is None else ownership
+    check_estimator(ownership, space)
     settings = shared_settings(training, engine, images) | dict(
         what='amalgamate', classes=space.classes, tasks=space.tasks(), views=views,
         fixed_views=fixed_views, cached=bool(cache), accumulate=accumulate, ema=ema)

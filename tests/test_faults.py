@@ -26,7 +26,7 @@ from forked import forked
 from kills import amalgamated, attempt, campaign, newest, outcome
 
 import cka_nb as cka
-from cka_nb.processes import launched, world_size
+from cka_nb.processes import launched, rank
 
 SAVE = 4  # a checkpoint every so many steps, of 18
 
@@ -290,7 +290,7 @@ def test_a_port_that_is_taken_is_not_asked_for():
     with socket.socket() as taken:
         with suppress(OSError):  # taken by somebody else: as well
             taken.bind(("127.0.0.1", 29500))
-        assert launched(world_size, 2) == [2, 2]
+        assert launched(rank, 2) == [0, 1]
 
 
 def print_campaigns():
