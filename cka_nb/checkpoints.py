@@ -209,15 +209,17 @@ def alone_in(
 def check_folder(out: str|Path|None) -> None:
     "Raise now, not after an hour of training, if `out` cannot be a folder; leaves nothing behind."
     if out is None or rank(): return # one process writes
-    made = [p for p in (Path(out), *Path(out).parents) if not p.exists()]
-    try: Path(out).mkdir(parents=True, exist_ok=True)
+    out = Path(out)
+    try: # tried beside it, since another run may make the same folders now
+        for there in (out, *out.parents):
+            with suppress(FileNotFoundError):
+                there.lstat()
+                break
+        with tempfile.TemporaryDirectory(prefix='.cka_nb-', dir=there) as beside:
+            (Path(beside)/out.relative_to(there)).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(f'out {str(out)!r} cannot be made a folder ({error.strerror})') from error
-    for p in made: p.rmdir()
-    if not made:
-        try: tempfile.TemporaryFile(dir=out).close()
-        except OSError as error:
-            raise ValueError(f'out {str(out)!r} cannot be written ({error.strerror})') from error
+        what = 'written' if out.is_dir() else 'made a folder'
+        raise ValueError(f'out {str(out)!r} cannot be {what} ({error.strerror})') from error
 
 # %% ../nbs/32_checkpoints.ipynb #bafb44bc
 class Stopped(KeyboardInterrupt):

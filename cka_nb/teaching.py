@@ -96,12 +96,12 @@ def train_teacher(
                         tracker=tracker, out=out, resume=resume, overwrite=overwrite,
                         save_steps=save_steps, save_minutes=save_minutes, keep=keep)
     check_learns(model)
+    engine = engine_for(device, mixed_precision, tracker, out) # now each process knows its rank
     check_out(training, of_student=False)
     images, labels, names = _labelled(dataset, classes)
     made = dict(classes=names, name=name, features=features)
     # a readable error now, not a half-trained model
     with seeded(seed): Teacher(model, transform=transform, **made)(images.batch([0]))
-    engine = engine_for(device, mixed_precision, tracker, out)
     settings = shared_settings(training, engine, images) | dict(
         what='train_teacher', name=name, classes=names, network=structure(model),
         labels=hashlib.sha256(labels.numpy().tobytes()).hexdigest())

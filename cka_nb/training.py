@@ -173,8 +173,8 @@ def amalgamate(
         mixed_precision=mixed_precision, compile=compile, tracker=tracker, out=out, resume=resume,
         overwrite=overwrite, save_steps=save_steps, save_minutes=save_minutes, keep=keep)
     seen = Views(views, augment, fixed_views, cache)
+    engine = engine_for(device, mixed_precision, tracker, out) # now each process knows its rank
     check_out(training, of_student=True)
-    engine = engine_for(device, mixed_precision, tracker, out)
     objective = ContrastiveAmalgamation() if objective is None else objective
     ownership = MomentOwnership(space) if ownership is None else ownership
     check_estimator(ownership, space)

@@ -145,8 +145,6 @@ def _child(function, rank, processes, port, death, errors):
         if processes > 1:
             os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "MASTER_PORT": str(port),
                            "WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1"}
-            from accelerate import PartialState
-            PartialState(cpu=True)
         if death and death[0] == "operation":
             die_at_operation(death[1])
         if death and death[0] == "step":
