@@ -31,10 +31,12 @@ def fewer_epochs(source):
 def train_briefly():
     """The package's own defaults, cut to two epochs."""
     for function in (cka.amalgamate, cka.train_teacher):
-        names = list(inspect.signature(function).parameters)
-        defaults = list(function.__defaults__)
-        defaults[names.index("epochs") - (len(names) - len(defaults))] = MOST
-        function.__defaults__ = tuple(defaults)
+        own = inspect.signature(function).parameters
+        named = {k: p.default for k, p in own.items() if p.default is not p.empty}
+        named["epochs"] = MOST
+        function.__defaults__ = tuple(
+            named[k] for k, p in own.items() if k in named and p.kind is not p.KEYWORD_ONLY)
+        function.__kwdefaults__ = {k: named[k] for k, p in own.items() if p.kind is p.KEYWORD_ONLY}
     from cka_nb.settings import SETTINGS
     for setting in SETTINGS.values():
         object.__setattr__(setting, "epochs", MOST)  # it is frozen
