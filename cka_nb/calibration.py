@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .evaluation import answers_of
+from .evaluation import Answers, answers_of
 from .saving import fingerprint
 from .student import Student
 
@@ -82,6 +82,28 @@ def _note_calibration(student, t: float, count: int, dataset) -> None:
             'of': _earlier(student).get('of', made.get('student'))}
     student.provenance = made | {'calibration': note} | (
         {'student': fingerprint(student)} if 'student' in made else {})
+
+# %% ../nbs/29_calibration.ipynb #02b6541a
+def proper_scores(
+    p_nc: Tensor,     # (N, C) rows that sum to 1
+    labels_n: Tensor, # (N,) int64
+) -> dict[str, float]: # nll, in nats per image; brier, from 0 to 2
+    "Negative log-likelihood (at most 46 per image) and Brier score, means over the images."
+    p_nc = p_nc.double()
+    wanted_nc = torch.nn.functional.one_hot(labels_n, p_nc.shape[1])
+    its_n = p_nc.gather(1, labels_n[:, None])[:, 0].clamp_min(1e-20)
+    return {'nll': -its_n.log().mean().item(),
+            'brier': (p_nc - wanted_nc).square().sum(1).mean().item()}
+
+def further_scores(said: Answers) -> dict[str, float]: # nll, brier, within
+    "Proper scores, and the share that is right where only the classes of its teachers compete."
+    knows_cc = torch.zeros(len(said.classes), len(said.classes), dtype=torch.bool)
+    for classes in said.tasks.values():
+        columns = torch.tensor([said.classes.index(c) for c in classes])
+        knows_cc[columns[:, None], columns] = True
+    within_nc = said.probabilities.masked_fill(~knows_cc[said.labels], -1)
+    return proper_scores(said.probabilities, said.labels) | {
+        'within': (within_nc.argmax(1) == said.labels).double().mean().item()}
 
 # %% ../nbs/29_calibration.ipynb #c5e99463
 def calibrated_since(

@@ -6,7 +6,7 @@
 __all__ = ['compare', 'report', 'plot_accuracies', 'stored_result']
 
 # %% ../nbs/44_comparison.ipynb #e8afa0eb
-import json
+import json, time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .files import as_text, versions
+from .calibration import further_scores
+from .diagnostics import judge_heap
+from .evaluation import agreement, answers_of, probe, scores
+from .files import as_text, versions, write_json
+from .identity import account, check_same, told
+from .labels import ClassSubset
+from .settings import make_teachers
+from .teachers import Teacher
 
 if TYPE_CHECKING: from matplotlib.figure import Figure
 
@@ -37,6 +44,63 @@ def paired_interval(
     low, high = torch.cat(means).quantile(torch.tensor([.025, .975], dtype=torch.float64)).tolist()
     return low, high
 
+# %% ../nbs/44_comparison.ipynb #aa9041b5
+class Rows(dict):
+    "The rows of one seed by name; each is written to the file once it is judged."
+    def __init__(self, path: str|Path|None, what: dict, settings: dict, device: str|None):
+        super().__init__(_rows_so_far(path, what, settings))
+        self.path, self.what, self.device = path, what, device
+
+    def judge(self, name: str, model, data, start: float, **more):
+        "Add the model's row; teachers that are made again must give the answers that are kept."
+        said = answers_of(model, data, device=self.device)
+        right = ''.join('01'[int(r)] for r in said.probabilities.argmax(1) == said.labels)
+        if name in self and self[name]['right'] != right:
+            raise ValueError(f'{self.path} holds a {name} with other answers than the one made '
+                             'now: something that the file does not say has changed, or a GPU was '
+                             'used, which need not make the same bits twice; begin a new file')
+        models = model if isinstance(model, list) else [model]
+        self[name] = scores(said) | further_scores(said) | more | {
+            'parameters': sum(p.numel() for m in models for p in m.parameters()),
+            'seconds': time.perf_counter() - start, 'right': right}
+        if self.path is not None: write_json(self.path, {'what': self.what, 'rows': self})
+        return said
+
+    def judge_teachers(self, setting, seed, split, judged, epochs) -> list[Teacher]:
+        "Train the teachers; judge each on its own classes, and all together as one."
+        start = time.perf_counter()
+        teachers = make_teachers(setting, split.taught, seed, epochs, self.device)
+        each = (time.perf_counter() - start) / len(teachers)
+        for t in teachers:
+            start = time.perf_counter() - each
+            self.judge(f'teacher:{t.name}', t, ClassSubset(judged, t.classes), start)
+        self.judge('concatenated', teachers, judged, time.perf_counter())
+        if setting.steps: # of another heap: what can be found out about it
+            self['concatenated']['heap'] = judge_heap(
+                teachers, split.heap, judged, setting.augment, seed, self.device)
+        return teachers
+
+    def judge_student(self, name, student, train, judged, teachers, start, **more):
+        "A student's row also says what its features know, and how often it agrees with a teacher."
+        return self.judge(name, student, judged, start, **more, probe=probe(student, train, judged),
+                          agreement={t.name: agreement(student, t, judged) for t in teachers})
+
+def _rows_so_far(path: str|Path|None, what: dict, settings: dict) -> dict:
+    if path is None or not Path(path).is_file(): return {}
+    kept = rows_in(path)
+    check_same(account(**(kept.get('what') or {})), account(**what), path)
+    for row in kept['rows'].keys() & settings.keys():
+        of = f'objective of {row}'
+        check_same(told(kept['rows'][row].get('objective'), of), told(settings[row], of), path)
+    return kept['rows']
+
+def rows_in(path: str|Path) -> dict: # what a seed's file says
+    try: kept = json.loads(Path(path).read_text(encoding='utf-8'))
+    except ValueError as error: raise ValueError(f'{path} is damaged ({error})') from error
+    if not isinstance(kept, dict) or not isinstance(kept.get('rows'), dict):
+        raise ValueError(f'{path} is damaged: it has no rows')
+    return kept
+
 # %% ../nbs/44_comparison.ipynb #4644ef75
 def summary(per_seed: list[dict[str, dict]]) -> list[dict]: # the rows of a result file
     "Mean, standard deviation and every seed's number, row by row."
@@ -52,6 +116,8 @@ def summary(per_seed: list[dict[str, dict]]) -> list[dict]: # the rows of a resu
              'parameters': runs[0]['parameters'], 'seconds': mean(lambda r: r['seconds']),
              'ece': mean(lambda r: r['ece']), 'cohesion': mean(lambda r: r['cohesion']),
              'separation': mean(lambda r: r['separation']), 'probe': mean(lambda r: r.get('probe')),
+             **{k: mean(lambda r, k=k: r[k]) for k in ('nll', 'brier', 'within', 'steps')
+                if k in runs[0]},
              'agreement': {t: mean(lambda r: r['agreement'][t])
                            for t in runs[0].get('agreement', {})},
              'right': [r['right'] for r in runs]})
@@ -95,6 +161,26 @@ def result_of(
     return {'about': setting.about, 'epochs': setting.epochs, 'seeds': seeds,
             'versions': versions(), **more, 'rows': rows, 'gap_closed': gap_closed(rows),
             'paired': [compare(rows, 'cka', other) for other in others if other != 'cka']}
+
+def means_of(per_seed: list) -> dict|float: # of numbers, or of dicts with the same keys
+    "Mean over the seeds, leaf by leaf."
+    if not isinstance(per_seed[0], dict): return sum(per_seed) / len(per_seed)
+    return {k: means_of([its[k] for its in per_seed]) for k in per_seed[0]}
+
+def openings(before: dict, rows: list[dict]) -> dict[str, int]: # row -> how often
+    "How often a row was judged on the test images: once more where it has other answers."
+    had, count = {r['name']: r['right'] for r in before.get('rows', ())}, before.get('openings', {})
+    changed = lambda row: any(a != b for a, b in zip(had[row['name']], row['right']))
+    return {r['name']: count.get(r['name'], 1) + changed(r) if r['name'] in had else 1
+            for r in rows}
+
+def gap_split(rows: list[dict]) -> dict[str, float]: # gap, within, owner
+    "From the concatenation to the twin: what better answers within the tasks bring, and the rest."
+    by_name = {r['name']: r for r in rows}
+    gap, within = (by_name['labels'][k]['mean'] - by_name['concatenated'][k]['mean']
+                   if k == 'joint' else by_name['labels'][k] - by_name['concatenated'][k]
+                   for k in ('joint', 'within'))
+    return {'gap': gap, 'within': within, 'owner': gap - within}
 
 def gap_closed(rows: list[dict], row: str='cka') -> float|None: # 1 is as good as labels
     "The share of the way from the concatenated teachers to the label-trained twin."

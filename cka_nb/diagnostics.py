@@ -6,17 +6,24 @@
 __all__ = ['figures_of']
 
 # %% ../nbs/36_diagnostics.ipynb #8b8d0fb2
-import math
+import math, warnings
+from collections.abc import Callable
 from itertools import combinations
 
 import torch
 from torch import Tensor
 
-from .asking import sample_of
-from .beliefs import Beliefs, one_owner
+from .asking import MeanAnswers, sample_of
+from .beliefs import Beliefs, believe, one_owner
+from .calibration import proper_scores
 from .classes import LabelSpace
-from .data import Unlabelled
+from .controls import GivenOwnership, owners_of, readings, what_teachers_say
+from .data import TensorImages, Unlabelled
+from .devices import device_for, placed
+from .ownership import ClassConditionalOwnership, MomentOwnership
+from .scores import EnergyOwnership
 from .soft_targets import mixture
+from .teachers import Teacher
 
 # %% ../nbs/36_diagnostics.ipynb #dba6548e
 def teachers_say(
@@ -203,3 +210,47 @@ def _spread(counts: dict[str, int]) -> str: # images per class; of many classes 
     middle = counts[falling[len(falling) // 2]]
     told = lambda names: ', '.join(f'{_cut(c)} {counts[c]:,}' for c in names)
     return f'most {told(falling[:3])}; fewest {told(falling[:-4:-1])}; in the middle {middle:,}' 
+
+# %% ../nbs/36_diagnostics.ipynb #ef7a44bb
+ESTIMATORS = { # name -> makes one for a label space; the last is a control, told by a labelled heap
+    'energies': lambda space, heap: EnergyOwnership(),
+    'classes': lambda space, heap: ClassConditionalOwnership(space),
+    'moments': lambda space, heap: MomentOwnership(space),
+    'given': lambda space, heap: GivenOwnership(space, owners_of(heap.labels, heap.classes, space)),
+}
+
+def judge_heap(
+    teachers: list[Teacher],
+    heap: TensorImages,      # with labels; a class that no teacher knows is foreign
+    judged: TensorImages,    # other images, on which the readers are judged
+    augment: Callable|None,  # the views, of which eight are averaged
+    seed: int=0,
+    device: str|None=None,   # None: a GPU if there is one
+) -> dict: # estimators: name -> owner, class, nll; readers: see `readings`, {} with shared classes
+    "How right beliefs about a heap are, made without labels; and how right readers with them are."
+    space, where = LabelSpace(teachers), device_for(device)
+    with placed(where, *teachers):
+        said, there = (
+            MeanAnswers(teachers, Unlabelled(data.images), 8, augment, seed, where).fill()
+            for data in (heap, judged))
+    knows_nt = owners_of(heap.labels, heap.classes, space)
+    own_n = knows_nt.any(1)
+    place = lambda data, rows: torch.tensor([space.classes.index(c) if c in space.classes else -1
+                                             for c in data.classes])[data.labels[rows]]
+    labels_n, found = place(heap, own_n), {}
+    for name, make in ESTIMATORS.items():
+        with warnings.catch_warnings(): # what it leaves out is not the question here
+            warnings.simplefilter('ignore')
+            owned_nt, belief_nc = believe(make(space, heap), said, space, use_traces=True)
+        if belief_nc is None: belief_nc = mixture(said.all_means()[0], owned_nt, space.columns)
+        owner_n1 = owned_nt[own_n].argmax(1, keepdim=True)
+        found[name] = {'owner': knows_nt[own_n].gather(1, owner_n1).double().mean().item(),
+                       'class': (belief_nc[own_n].argmax(1) == labels_n).double().mean().item(),
+                       'nll': proper_scores(belief_nc[own_n], labels_n)['nll']}
+    if (knows_nt.sum(1) > 1).any(): return {'estimators': found, 'readers': {}}
+    owner_c = torch.stack([torch.isin(torch.arange(len(space)), torch.tensor(columns))
+                           for columns in space.columns], 1).int().argmax(1)
+    (l, f, _), (judged_l, judged_f, _) = said.all_means(), there.all_means()
+    elsewhere = what_teachers_say(judged_l, judged_f), place(judged, slice(None))
+    return {'estimators': found, 'readers': readings(
+        what_teachers_say(l, f)[own_n], labels_n, owner_c, elsewhere)}

@@ -267,3 +267,32 @@ def tidiness(
     cosine_cc = unit_rows(mean_cd) @ unit_rows(mean_cd).T
     off = ~torch.eye(len(present), dtype=torch.bool)
     return cohesion, 1 - cosine_cc[off].mean().item()
+
+# %% ../nbs/28_evaluation.ipynb #71935a00
+def probe(
+    student: Student,
+    train: TensorImages,  # with the labels that fit the probe
+    judged: TensorImages,
+    device: str|None=None, # None: a GPU if there is one
+) -> float:               # joint accuracy
+    "Logistic regression on the student's frozen features of the images as they are."
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    said = [answers_of(student, data, device=device) for data in (train, judged)]
+    fit_to, asked = ((its.features.numpy(), its.labels.numpy()) for its in said)
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=.1, max_iter=200))
+    return model.fit(*fit_to).score(*asked)
+
+def agreement(
+    student: Student,
+    teacher: Teacher,
+    judged: TensorImages, # images of the teacher's classes are used, labels only to find them
+    device: str|None=None, # None: a GPU if there is one
+) -> float:               # share of them
+    "How often the student, asked for one of the teacher's classes, says what the teacher says."
+    its = ClassSubset(judged, teacher.classes)
+    its = TensorImages(judged.images[its.index], its.labels, its.classes)
+    columns = [student.classes.index(c) for c in teacher.classes]
+    p_nc, q_nc = (answers_of(m, its, device=device).probabilities for m in (student, teacher))
+    return (p_nc[:, columns].argmax(1) == q_nc.argmax(1)).double().mean().item()

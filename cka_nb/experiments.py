@@ -6,59 +6,31 @@
 __all__ = ['EXPERIMENTS', 'experiment']
 
 # %% ../nbs/45_experiments.ipynb #d97b1798
-import json, tempfile, time
+import tempfile, time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 import torch
 
+from .baselines import (
+    MORE_OBJECTIVES, NATURAL_OBJECTIVES, OBJECTIVES, PARTS, trials, without)
 from .classes import LabelSpace
-from .comparison import compare, report, result_of, spread, stored_result, summary
+from .comparison import (
+    Rows, compare, means_of, openings, report, result_of, rows_in, spread, stored_result, summary)
 from .data import TensorImages
 from .devices import device_for
-from .evaluation import answers_of, scores
+from .diagnostics import ESTIMATORS
 from .files import versions, write_json
-from .identity import account, check_same, settings_of, told
-from .labels import ClassSubset
+from .identity import account, settings_of
 from .objective import ContrastiveAmalgamation
-from .settings import (
-    LARGE_SETTINGS, MORE_OBJECTIVES, NATURAL_OBJECTIVES, NATURAL_SETTINGS, OBJECTIVES, PARTS,
-    SETTINGS, TRIAL_SETTINGS, Setting, make_student, make_teachers, trials, without)
-from .student import Student
-from .teachers import Teacher
+from cka_nb.settings import (
+    HEAP_SETTINGS, LARGE_SETTINGS, NATURAL_SETTINGS, SETTINGS, TRIAL_SETTINGS, Setting,
+    make_student)
+from .splits import Split
 from .teaching import train_teacher
 from .training import amalgamate
-
-# %% ../nbs/45_experiments.ipynb #71935a00
-def probe(
-    student: Student,
-    train: TensorImages,  # with the labels that fit the probe
-    judged: TensorImages,
-    device: str|None=None, # None: a GPU if there is one
-) -> float:               # joint accuracy
-    "Logistic regression on the student's frozen features of the images as they are."
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-    said = [answers_of(student, data, device=device) for data in (train, judged)]
-    fit_to, asked = ((its.features.numpy(), its.labels.numpy()) for its in said)
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=.1, max_iter=200))
-    return model.fit(*fit_to).score(*asked)
-
-def agreement(
-    student: Student,
-    teacher: Teacher,
-    judged: TensorImages, # images of the teacher's classes are used, labels only to find them
-    device: str|None=None, # None: a GPU if there is one
-) -> float:               # share of them
-    "How often the student, asked for one of the teacher's classes, says what the teacher says."
-    its = ClassSubset(judged, teacher.classes)
-    its = TensorImages(judged.images[its.index], its.labels, its.classes)
-    columns = [student.classes.index(c) for c in teacher.classes]
-    p_nc, q_nc = (answers_of(m, its, device=device).probabilities for m in (student, teacher))
-    return (p_nc[:, columns].argmax(1) == q_nc.argmax(1)).double().mean().item()
 
 # %% ../nbs/45_experiments.ipynb #2441ba04
 def run_seed(
@@ -74,104 +46,67 @@ def run_seed(
     keep: dict|None=None,    # receives what pictures need: student, history, objective, ...
 ) -> dict[str, dict]:        # row -> scores, parameters, seconds, which images were right
     "Teachers, concatenation, a student per objective and the label-trained twin, from one seed."
-    train, held_out, test = setting.data(seed)
-    judged = {'test': test, 'held_out': held_out}[judge]
     made = {name: _made(row) for name, row in objectives.items()}
-    what = _what(setting, seed, judge, epochs)
-    rows = _Rows(path, what, {k: settings_of(o) | more for k, (o, more) in made.items()}, device)
+    rows = Rows(path, _what(setting, seed, judge, epochs),
+                {k: settings_of(o) | more for k, (o, more) in made.items()}, device)
     if rows.keys() >= {'concatenated', *made, *(['labels'] if twin else [])}: return dict(rows)
-    teachers = rows.judge_teachers(setting, seed, train, judged, epochs)
-    fresh = lambda: make_student(setting, LabelSpace(teachers), train.images, seed)
-    options = dict(epochs=what['epochs'], seed=seed, batch_size=setting.batch_size, device=device,
-                   augment=setting.augment)
+    split = setting.split(seed)
+    judged = {'test': split.test, 'held_out': split.held_out}[judge]
+    teachers = rows.judge_teachers(setting, seed, split, judged, epochs)
+    own = _own_images(split)
+    fresh = lambda: make_student(setting, LabelSpace(teachers), split.heap.images, seed)
+    options = dict(seed=seed, batch_size=setting.batch_size, device=device, augment=setting.augment)
     for name, (objective, more) in made.items():
         if name in rows: continue
         start, student = time.perf_counter(), fresh()
-        history = _amalgamated(teachers, student, train.images, objective, options | more)
-        said = rows.judge_student(name, student, train, judged, teachers, start,
-                                  objective=settings_of(objective) | more,
+        history = _amalgamated(teachers, student, split.heap, objective, options | dict(
+            epochs=epochs or setting.epochs_for(len(split.heap))) | more)
+        said = rows.judge_student(name, student, own, judged, teachers, start,
+                                  objective=settings_of(objective) | more, steps=len(history),
                                   trained=history[-1]['seconds'])
         if keep is not None:
             keep[name] = dict(student=student, history=history, objective=objective, answers=said,
                               teachers=teachers, images=judged.images)
     if twin and 'labels' not in rows:
         start, student = time.perf_counter(), fresh()
-        labelled = train_teacher(student, train, student.classes, name='labels', **options)
-        student.load_state_dict(labelled.model.state_dict())
-        rows.judge_student('labels', student, train, judged, teachers, start)
+        _train_twin(student, own, options | dict(
+            epochs=epochs or setting.epochs_for(len(own))))
+        rows.judge_student('labels', student, own, judged, teachers, start)
     return dict(rows)
+
+def _train_twin(student, own: TensorImages, options: dict) -> None: # with labels
+    taught = train_teacher(student, own, student.classes, name='labels', **options)
+    student.load_state_dict(taught.model.state_dict())
 
 def _made(row: Callable|dict) -> tuple[Callable, dict]: # an objective, options of `amalgamate`
     options = {'objective': row} if callable(row) else dict(row)
     return options.pop('objective', ContrastiveAmalgamation)(), options
 
+def _own_images(split: Split) -> TensorImages: # of the heap, without foreign ones
+    if split.heap.classes == split.test.classes: return split.heap
+    own_n = split.heap.labels < len(split.test.classes)
+    return TensorImages(split.heap.images[own_n], split.heap.labels[own_n], split.test.classes)
+
 def _what(setting: Setting, seed: int, judge: str, epochs: int|None) -> dict: # the same again
+    further = {k: getattr(setting, k) for k in ('heap', 'steps', 'teaching')
+               if getattr(setting, k)}
     return {'about': setting.about, 'seed': seed, 'judge': judge,
             'epochs': epochs or setting.epochs, 'batch_size': setting.batch_size,
             'student': f'{setting.student}, width {setting.width}', 'teachers': {
-                name: [*taught, f'width {setting.teacher_width}']
-                for name, taught in setting.teachers.items()},
-            'versions': versions(), 'threads': torch.get_num_threads()}
+                name: [settings_of(backbone)['name'] if callable(backbone) else backbone, classes,
+                       f'width {setting.teacher_width}']
+                for name, (backbone, classes) in setting.teachers.items()},
+            'versions': versions(), 'threads': torch.get_num_threads()
+            } | {k: account(**{k: v}) for k, v in further.items()}
 
-def _amalgamated(teachers, student, images, objective, options: dict) -> list[dict]: # the history
+def _amalgamated(teachers, student, heap, objective, options: dict) -> list[dict]: # the history
     views = 8 if getattr(objective, 'takes_posterior', False) else 0 # others ignore ownership
+    if 'ownership' in options:
+        options = options | {'ownership': ESTIMATORS[options['ownership']](
+            LabelSpace(teachers), heap)}
     with tempfile.TemporaryDirectory() as folder: # for the answers about fixed views
         usual = dict(views=views, cache=folder if options.get('fixed_views') else None)
-        return amalgamate(teachers, student, images, objective, **usual | options)
-
-# %% ../nbs/45_experiments.ipynb #23b527a1
-class _Rows(dict):
-    "The rows of one seed by name; each is written to the file once it is judged."
-    def __init__(self, path: str|Path|None, what: dict, settings: dict, device: str|None):
-        super().__init__(_rows_so_far(path, what, settings))
-        self.path, self.what, self.device = path, what, device
-
-    def judge(self, name: str, model, data, start: float, **more):
-        "Add the model's row; teachers that are made again must give the answers that are kept."
-        said = answers_of(model, data, device=self.device)
-        right = ''.join('01'[int(r)] for r in said.probabilities.argmax(1) == said.labels)
-        if name in self and self[name]['right'] != right:
-            raise ValueError(f'{self.path} holds a {name} with other answers than the one made '
-                             'now: something that the file does not say has changed, or a GPU was '
-                             'used, which need not make the same bits twice; begin a new file')
-        models = model if isinstance(model, list) else [model]
-        self[name] = scores(said) | more | {
-            'parameters': sum(p.numel() for m in models for p in m.parameters()),
-            'seconds': time.perf_counter() - start, 'right': right}
-        if self.path is not None: write_json(self.path, {'what': self.what, 'rows': self})
-        return said
-
-    def judge_teachers(self, setting, seed, train, judged, epochs) -> list[Teacher]:
-        "Train the teachers; judge each on its own classes, and all together as one."
-        start = time.perf_counter()
-        teachers = make_teachers(setting, train, seed, epochs, self.device)
-        each = (time.perf_counter() - start) / len(teachers)
-        for t in teachers:
-            start = time.perf_counter() - each
-            self.judge(f'teacher:{t.name}', t, ClassSubset(judged, t.classes), start)
-        self.judge('concatenated', teachers, judged, time.perf_counter())
-        return teachers
-
-    def judge_student(self, name, student, train, judged, teachers, start, **more):
-        "A student's row also says what its features know, and how often it agrees with a teacher."
-        return self.judge(name, student, judged, start, **more, probe=probe(student, train, judged),
-                          agreement={t.name: agreement(student, t, judged) for t in teachers})
-
-def _rows_so_far(path: str|Path|None, what: dict, settings: dict) -> dict:
-    if path is None or not Path(path).is_file(): return {}
-    kept = _read(path)
-    check_same(account(**(kept.get('what') or {})), account(**what), path)
-    for row in kept['rows'].keys() & settings.keys():
-        of = f'objective of {row}'
-        check_same(told(kept['rows'][row].get('objective'), of), told(settings[row], of), path)
-    return kept['rows']
-
-def _read(path: str|Path) -> dict: # what a seed's file says
-    try: kept = json.loads(Path(path).read_text(encoding='utf-8'))
-    except ValueError as error: raise ValueError(f'{path} is damaged ({error})') from error
-    if not isinstance(kept, dict) or not isinstance(kept.get('rows'), dict):
-        raise ValueError(f'{path} is damaged: it has no rows')
-    return kept
+        return amalgamate(teachers, student, heap.images, objective, **usual | options)
 
 # %% ../nbs/45_experiments.ipynb #0c238e1e
 @dataclass(frozen=True)
@@ -191,7 +126,9 @@ class Experiment:
 
 # %% ../nbs/45_experiments.ipynb #a4baf168
 def _rows_of(e: Experiment, whole: dict) -> dict: # all rows and their differences to `cka`
-    return result_of(e.setting, [*whole.values()], [*whole])
+    heaps = [rows['concatenated']['heap'] for rows in whole.values() if e.setting.steps]
+    more = {'steps': e.setting.steps, 'heap': means_of(heaps)} if heaps else {}
+    return result_of(e.setting, [*whole.values()], [*whole], **more)
 
 def _parts_of(e: Experiment, whole: dict) -> dict: # differences to the whole objective
     rows = summary([{row: its[row] for row in e.rows} for its in whole.values()])
@@ -217,6 +154,28 @@ def _own(name: str, setting: Setting) -> Experiment:
     return Experiment(setting, rows, range(setting.seeds), name, _rows_of, 'all objectives',
                       twin=True, minutes=setting.minutes)
 
+def _heaps(name: str, setting: Setting) -> Experiment: # owned rows with two beliefs each
+    makes = NATURAL_OBJECTIVES if name.startswith(_NATURAL) else OBJECTIVES | MORE_OBJECTIVES
+    rows = {row: makes[row] for row in ('kd', 'kd_task', 'cfl')}
+    for row in ('kd_owned', *['cfl_owned'] * (name in _WHOLE), 'cka'):
+        rows[row] = dict(objective=makes[row], ownership='moments')
+        rows[f'{row}_classes'] = dict(objective=makes[row], ownership='classes')
+        if name in _WHOLE:
+            rows[f'{row}_energies'] = dict(objective=makes[row], ownership='energies')
+    rows['owner_given'] = dict(objective=makes['cka'], ownership='given')
+    return Experiment(setting, rows, range(setting.seeds), name, _rows_of, 'another heap',
+                      twin=True, minutes=setting.minutes)
+
+_NATURAL = ('natural', 'cifar', 'seven_natural') # their entries; the others have the digits'
+_WHOLE = ('digits_taught', 'digits_new', 'four_taught', 'four_new') # with every estimator
+
+def _sweep(name: str, steps: int) -> Experiment: # few images, and the number of steps
+    rows = {row: its for row, its in _heaps(name, HEAP_SETTINGS[name]).rows.items()
+            if row in ('kd', 'cka', 'cka_classes', 'owner_given')}
+    setting = replace(HEAP_SETTINGS[name], steps=steps)
+    return Experiment(setting, rows, range(setting.seeds), 'steps', _rows_of,
+                      f'{steps} steps', f'{name}_{steps}', twin=True)
+
 def _ablation(name: str, setting: Setting) -> Experiment:
     make = (OBJECTIVES if name in SETTINGS else NATURAL_OBJECTIVES)['cka']
     return Experiment(setting, {row: partial(without, make, row) for row in PARTS},
@@ -232,6 +191,9 @@ _views = {'fresh': {}, **{str(k): dict(fixed_views=k) for k in (1, 4, 16)}}
 
 EXPERIMENTS = {
     **{name: _own(name, s) for name, s in (SETTINGS | NATURAL_SETTINGS | LARGE_SETTINGS).items()},
+    **{name: _heaps(name, s) for name, s in HEAP_SETTINGS.items()},
+    **{f'steps/{name}_{n}': _sweep(name, n)
+       for name in ('digits_50', 'digits_160', 'four_160') for n in (90, 1200)},
     **{f'ablation/{name}': _ablation(name, s) for name, s in (SETTINGS | NATURAL_SETTINGS).items()},
     'tuning/digits': _tuning('digits', TRIAL_SETTINGS['digits'], trials(
         (1, 1.5, 2, 3, 4, 6), ((.1, .1, .2), (.2, .2, .5)), (1, 10), (1, 2, 4)),
@@ -281,10 +243,10 @@ def listed(table: dict[str, Experiment]=EXPERIMENTS) -> str:
 
 # %% ../nbs/45_experiments.ipynb #d8490f84
 def _take_over(same: dict, path: Path, own: Path) -> None: # rows that another experiment has
-    ran = _read(own)
+    ran = rows_in(own)
     rows = {k: its for k, its in ran['rows'].items() if k == 'concatenated' or ':' in k}
     rows |= {k: ran['rows'][its] for k, its in same.items() if its in ran['rows']}
-    file = _read(path) if path.is_file() else ran | {'rows': {}}
+    file = rows_in(path) if path.is_file() else ran | {'rows': {}}
     if file.get('what') != ran.get('what'):
         raise ValueError(f'{path} and {own} are of different runs: delete the former')
     kept = file['rows']
@@ -296,7 +258,7 @@ def _whole(e: Experiment, seed: int, folder: Path, device: str|None) -> dict|Non
     path = folder/f'{seed}.json'
     wanted = [*(f'teacher:{t}' for t in e.setting.teachers), 'concatenated', *e.rows,
               *['labels'] * e.twin]
-    if not path.is_file() or not _read(path)['rows'].keys() >= {*wanted}: return None
+    if not path.is_file() or not rows_in(path)['rows'].keys() >= {*wanted}: return None
     rows = run_seed(e.setting, seed, e.rows, e.judge, twin=e.twin, device=device, path=path)
     return {row: rows[row] for row in wanted} # it was checked as for going on
 
@@ -312,6 +274,7 @@ def _written(name: str, e: Experiment, whole: dict, out: Path, device, say) -> d
     result = {'what': e.what, 'command': f'cka_nb experiment {name}', 'seeds': [*whole],
               'versions': versions(), 'threads': torch.get_num_threads(), 'device': str(where)
               if where.type != 'cuda' else torch.cuda.get_device_name(where)} | e.summed(e, whole)
+    if 'gap_closed' in result: result['openings'] = openings(of, result['rows'])
     if e.part: # beside the other settings
         top = {'what': e.what, 'command': f'cka_nb experiment {name.split("/")[0]}/SETTING'}
         write_json(out/f'{e.result}.json', before | top | {'settings': kept | {e.part: result}})

@@ -9,12 +9,12 @@ from functools import partial
 
 import pytest
 
+from cka_nb.baselines import OBJECTIVES, PARTS
 from cka_nb.cli import main
 from cka_nb.comparison import stored_result
 from cka_nb.data import TensorImages
 from cka_nb.experiments import EXPERIMENTS, experiment
 from cka_nb.labels import digits
-from cka_nb.settings import OBJECTIVES, PARTS
 
 pytestmark = [pytest.mark.filterwarnings("ignore:what the batch norms"),
               pytest.mark.filterwarnings("ignore:every image is given to teacher")]

@@ -7,14 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from cka_nb.baselines import MORE_OBJECTIVES, NATURAL_OBJECTIVES, OBJECTIVES
 from cka_nb.comparison import compare, gap_closed, stored_result
-from cka_nb.settings import (
-    MORE_OBJECTIVES,
-    NATURAL_OBJECTIVES,
-    NATURAL_SETTINGS,
-    OBJECTIVES,
-    SETTINGS,
-)
+from cka_nb.settings import NATURAL_SETTINGS, SETTINGS
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 SHORT = {"T": "temperature"}
