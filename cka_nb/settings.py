@@ -57,7 +57,8 @@ class Setting:
 
     def epochs_for(self, images: int) -> int:
         "Passes over so many images in which a student takes the setting's steps."
-        return math.ceil(self.steps / math.ceil(images / self.batch_size)) or self.epochs
+        per_epoch = max(1, images // self.batch_size) # what is left of a batch waits for the next
+        return math.ceil(self.steps / per_epoch) or self.epochs
 
 # %% ../nbs/43_settings.ipynb #e299a4e4
 def coarse(
@@ -238,32 +239,32 @@ HEAP_WORDS = { # end of a setting's name -> in words, options of `split_images`
 
 # %% ../nbs/43_settings.ipynb #03562f91
 HEAP_SETTINGS = {
-    **_heaps('digits', _digits, 390, 75, 'taught', 'new', 'skewed', 'dark'),
-    **_heaps('digits', _digits, 390, 30, 'rest'),
-    **_heaps('digits', _digits, 390, 75, '160', '50', seeds=10),
-    **_heaps('four', _four, 390, 75, 'taught', 'new', 'skewed', 'dark'),
-    **_heaps('four', _four, 390, 75, '160', seeds=10),
-    **_heaps('unbalanced', _unbalanced, 390, 75, 'taught', 'new'),
-    **_heaps('natural', _mixed, 1660, 40, 'taught', 'new'),
-    **_heaps('cifar20', _natural20, 2820, 40, 'taught', 'new', 'skewed'),
-    **_heaps('digits_groupnorm', _with(_digits, GROUP_NORMS, 'group norms'), 390, 75,
+    **_heaps('digits', _digits, 360, 75, 'taught', 'new', 'skewed', 'dark'),
+    **_heaps('digits', _digits, 360, 30, 'rest'),
+    **_heaps('digits', _digits, 360, 75, '160', '50', seeds=10),
+    **_heaps('four', _four, 360, 75, 'taught', 'new', 'skewed', 'dark'),
+    **_heaps('four', _four, 360, 75, '160', seeds=10),
+    **_heaps('unbalanced', _unbalanced, 360, 75, 'taught', 'new'),
+    **_heaps('natural', _mixed, 1640, 40, 'taught', 'new'),
+    **_heaps('cifar20', _natural20, 2800, 40, 'taught', 'new', 'skewed'),
+    **_heaps('digits_groupnorm', _with(_digits, GROUP_NORMS, 'group norms'), 360, 75,
              'taught', 'new'),
-    **_heaps('four_groupnorm', _with(_four, GROUP_NORMS, 'group norms'), 390, 75, 'taught', 'new'),
-    **_heaps('natural_groupnorm', _with(_mixed, GROUP_NORMS, 'group norms'), 1660, 40,
+    **_heaps('four_groupnorm', _with(_four, GROUP_NORMS, 'group norms'), 360, 75, 'taught', 'new'),
+    **_heaps('natural_groupnorm', _with(_mixed, GROUP_NORMS, 'group norms'), 1640, 40,
              'taught', 'new'),
     **_heaps('digits_vit', _with(_digits, dict.fromkeys(GROUP_NORMS, SmallViT), 'transformers'),
-             390, 75, 'taught', 'new', teacher_width=48),
-    **_heaps('seven', _seven, 390, 75, 'new', 'near'),
-    **_heaps('seven', _seven, 390, 75, 'far', heap=dict(foreign=_ten_natural)),
-    **_heaps('seven_natural', _seven_natural, 1420, 40, 'new', 'near'),
-    **_heaps('seven_natural', _seven_natural, 1420, 40, 'far', heap=dict(foreign=digits)),
+              360, 75, 'taught', 'new', teacher_width=48),
+    **_heaps('seven', _seven, 360, 75, 'new', 'near'),
+    **_heaps('seven', _seven, 360, 75, 'far', heap=dict(foreign=_ten_natural)),
+    **_heaps('seven_natural', _seven_natural, 1400, 40, 'new', 'near'),
+    **_heaps('seven_natural', _seven_natural, 1400, 40, 'far', heap=dict(foreign=digits)),
     **{f'{name}_{word}': replace(made, about=f'{made.about}; {about}')
        for word, about, teaching in (
            ('no_views', 'teachers taught without views', dict(augment=None)),
            ('other_views', 'teachers taught with other views', dict(augment=random_crop_flip)),
            ('brief', 'teachers taught briefly', dict(epochs=30)))
        for name, base in (('digits', _digits), ('four', _four))
-       for made in _heaps(name, base, 390, 75, 'new', teaching=teaching).values()},
+       for made in _heaps(name, base, 360, 75, 'new', teaching=teaching).values()},
 }
 
 # %% ../nbs/43_settings.ipynb #264d7b0e
