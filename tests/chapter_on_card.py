@@ -9,6 +9,7 @@ import inspect
 import re
 import sys
 import traceback
+import types
 from pathlib import Path
 
 import matplotlib
@@ -59,12 +60,14 @@ def main(path):
     """Run the chapter; the number of statements, and of asserts that did not hold."""
     matplotlib.use("Agg")
     train_briefly()
-    names, failed, count = {"__name__": "__main__", "display": print}, 0, 0
+    module, failed, count = types.ModuleType("__main__"), 0, 0
+    module.display = print
+    sys.modules["__main__"] = module  # where pickle looks for what a chapter defines
     with simulated_card() as card:
         for k, statement in statements(path):
             count += 1
             try:
-                exec(compile(statement, f"cell {k}", "exec"), names)
+                exec(compile(statement, f"cell {k}", "exec"), module.__dict__)
             except AssertionError as error:
                 at = [f for f in traceback.extract_tb(error.__traceback__)
                       if f.filename[:5] == "cell "]
