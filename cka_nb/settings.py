@@ -31,9 +31,7 @@ class Setting:
     "What is fixed before any objective is tried."
     about: str          # one line for tables
     data: Callable      # seed -> labelled training, held-out and test images
-    # name -> (backbone, the class names it was taught); a backbone is a name, or a function of the
-    # numbers of classes and channels
-    teachers: dict
+    teachers: dict      # name -> (backbone, or a function that makes it; classes it was taught)
     student: str='resnet_small' # its backbone
     width: int=16       # of the student
     teacher_width: int=16 # of every teacher
