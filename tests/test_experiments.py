@@ -26,7 +26,7 @@ def few(seed):
 
 
 OWN, PARTED = EXPERIMENTS["digits"], EXPERIMENTS["ablation/digits"]
-TINY = replace(OWN.setting, data=few, epochs=1, width=4, teacher_width=4)
+TINY = replace(OWN.setting, data=few, epochs=1, width=8, teacher_width=8)
 ROWS = {row: OBJECTIVES[row] for row in ("kd_owned", "cka")}
 TABLE = {"tiny": replace(OWN, setting=TINY, rows=ROWS, seeds=range(2), result="tiny"),
          "ablation/tiny": replace(PARTED, setting=TINY, seeds=range(1), part="tiny", rows={
