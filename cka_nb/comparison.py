@@ -74,10 +74,11 @@ class Rows(dict):
         for t in teachers:
             start = time.perf_counter() - each
             self.judge(f'teacher:{t.name}', t, ClassSubset(judged, t.classes), start)
-        self.judge('concatenated', teachers, judged, time.perf_counter())
+        more = {}
         if setting.steps: # of another heap: what can be found out about it
-            self['concatenated']['heap'] = judge_heap(
+            more['heap'] = judge_heap(
                 teachers, split.heap, judged, setting.augment, seed, self.device)
+        self.judge('concatenated', teachers, judged, time.perf_counter(), **more)
         return teachers
 
     def judge_student(self, name, student, train, judged, teachers, start, **more):
