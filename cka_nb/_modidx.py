@@ -355,6 +355,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'cka_nb.experiments': { 'cka_nb.experiments.Experiment': ('experiments.html#experiment', 'cka_nb/experiments.py'),
                                     'cka_nb.experiments._ablation': ('experiments.html#_ablation', 'cka_nb/experiments.py'),
                                     'cka_nb.experiments._amalgamated': ('experiments.html#_amalgamated', 'cka_nb/experiments.py'),
+                                    'cka_nb.experiments._asked_once': ('experiments.html#_asked_once', 'cka_nb/experiments.py'),
                                     'cka_nb.experiments._heaps': ('experiments.html#_heaps', 'cka_nb/experiments.py'),
                                     'cka_nb.experiments._made': ('experiments.html#_made', 'cka_nb/experiments.py'),
                                     'cka_nb.experiments._own': ('experiments.html#_own', 'cka_nb/experiments.py'),

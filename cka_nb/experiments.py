@@ -6,13 +6,14 @@
 __all__ = ['EXPERIMENTS', 'experiment']
 
 # %% ../nbs/45_experiments.ipynb #d97b1798
-import tempfile, time
+import hashlib, tempfile, time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from .baselines import (
     MORE_OBJECTIVES, NATURAL_OBJECTIVES, OBJECTIVES, PARTS, trials, without)
@@ -29,6 +30,7 @@ from cka_nb.settings import (
     HEAP_SETTINGS, LARGE_SETTINGS, NATURAL_SETTINGS, SETTINGS, TRIAL_SETTINGS, Setting,
     make_student)
 from .splits import Split
+from .teachers import Teacher
 from .teaching import train_teacher
 from .training import amalgamate
 
@@ -54,6 +56,7 @@ def run_seed(
     judged = {'test': split.test, 'held_out': split.held_out}[judge]
     teachers = rows.judge_teachers(setting, seed, split, judged, epochs)
     own = _own_images(split)
+    if setting.steps: [_asked_once(t) for t in teachers]
     fresh = lambda: make_student(setting, LabelSpace(teachers), split.heap.images, seed)
     options = dict(seed=seed, batch_size=setting.batch_size, device=device, augment=setting.augment)
     for name, (objective, more) in made.items():
@@ -107,6 +110,19 @@ def _amalgamated(teachers, student, heap, objective, options: dict) -> list[dict
     with tempfile.TemporaryDirectory() as folder: # for the answers about fixed views
         usual = dict(views=views, cache=folder if options.get('fixed_views') else None)
         return amalgamate(teachers, student, heap.images, objective, **usual | options)
+
+# %% ../nbs/45_experiments.ipynb #6daa3596
+def _asked_once(teacher: Teacher) -> None: # its answers to a batch are kept, on a CPU
+    known, plain = {}, {'forward': teacher.forward, 'traced': teacher.traced}
+    def kept(way: str, images: Tensor):
+        if images.device.type != 'cpu': return plain[way](images)
+        batch = (images.shape, images.stride(), images.dtype,
+                 hashlib.sha256(images.contiguous().numpy()).digest())
+        if (way, batch) not in known:
+            if way == 'traced': known.pop(('forward', batch), None) # the network itself is watched
+            known[way, batch] = plain[way](images)
+        return known[way, batch]
+    teacher.forward, teacher.traced = partial(kept, 'forward'), partial(kept, 'traced')
 
 # %% ../nbs/45_experiments.ipynb #0c238e1e
 @dataclass(frozen=True)
