@@ -365,6 +365,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'cka_nb.experiments._sweep': ('experiments.html#_sweep', 'cka_nb/experiments.py'),
                                     'cka_nb.experiments._take_over': ('experiments.html#_take_over', 'cka_nb/experiments.py'),
                                     'cka_nb.experiments._train_twin': ('experiments.html#_train_twin', 'cka_nb/experiments.py'),
+                                    'cka_nb.experiments._trial': ('experiments.html#_trial', 'cka_nb/experiments.py'),
                                     'cka_nb.experiments._trials_of': ('experiments.html#_trials_of', 'cka_nb/experiments.py'),
                                     'cka_nb.experiments._tuning': ('experiments.html#_tuning', 'cka_nb/experiments.py'),
                                     'cka_nb.experiments._views_of': ('experiments.html#_views_of', 'cka_nb/experiments.py'),

@@ -182,8 +182,12 @@ def _heaps(name: str, setting: Setting) -> Experiment: # owned rows with two bel
     return Experiment(setting, rows, range(setting.seeds), name, _rows_of, 'another heap',
                       twin=True, minutes=setting.minutes)
 
-_NATURAL = ('natural', 'cifar', 'seven_natural') # their entries; the others have the digits'
+_NATURAL = ('natural', 'cifar', 'seven_natural', 'other') # their entries; the others have the digits'
 _WHOLE = ('digits_taught', 'digits_new', 'four_taught', 'four_new') # with every estimator
+
+def _trial(name: str, setting: Setting) -> Experiment: # the same rows, where choices are made
+    return replace(_heaps(name, setting), seeds=range(100, 103), result='choices', part=name,
+                   judge='held_out')
 
 def _sweep(name: str, steps: int) -> Experiment: # few images, and the number of steps
     rows = {row: its for row, its in _heaps(name, HEAP_SETTINGS[name]).rows.items()
@@ -208,6 +212,7 @@ _views = {'fresh': {}, **{str(k): dict(fixed_views=k) for k in (1, 4, 16)}}
 EXPERIMENTS = {
     **{name: _own(name, s) for name, s in (SETTINGS | NATURAL_SETTINGS | LARGE_SETTINGS).items()},
     **{name: _heaps(name, s) for name, s in HEAP_SETTINGS.items()},
+    **{f'trial/{name}': _trial(name, s) for name, s in TRIAL_SETTINGS.items() if s.steps},
     **{f'steps/{name}_{n}': _sweep(name, n)
        for name in ('digits_50', 'digits_160', 'four_160') for n in (90, 1200)},
     **{f'ablation/{name}': _ablation(name, s) for name, s in (SETTINGS | NATURAL_SETTINGS).items()},
@@ -290,7 +295,7 @@ def _written(name: str, e: Experiment, whole: dict, out: Path, device, say) -> d
     result = {'what': e.what, 'command': f'cka_nb experiment {name}', 'seeds': [*whole],
               'versions': versions(), 'threads': torch.get_num_threads(), 'device': str(where)
               if where.type != 'cuda' else torch.cuda.get_device_name(where)} | e.summed(e, whole)
-    if 'gap_closed' in result: result['openings'] = openings(of, result['rows'])
+    if 'gap_closed' in result and e.judge == 'test': result['openings'] = openings(of, result['rows'])
     if e.part: # beside the other settings
         top = {'what': e.what, 'command': f'cka_nb experiment {name.split("/")[0]}/SETTING'}
         write_json(out/f'{e.result}.json', before | top | {'settings': kept | {e.part: result}})

@@ -199,15 +199,16 @@ GROUP_NORMS = {'resnet_small': partial(without_memory, SmallResNet),
                'vgg_small': partial(without_memory, SmallVGG)}
 
 # %% ../nbs/43_settings.ipynb #f6a3142e
-_digits, _four, _natural20 = (SETTINGS['digits'], SETTINGS['digits_four'],
-                              NATURAL_SETTINGS['cifar20'])
-_unbalanced, _mixed = SETTINGS['digits_unbalanced'], NATURAL_SETTINGS['digits_natural']
+_digits, _four, _unbalanced = (SETTINGS[f'digits{k}'] for k in ('', '_four', '_unbalanced'))
+_natural20, _mixed = NATURAL_SETTINGS['cifar20'], NATURAL_SETTINGS['digits_natural']
 _seven = replace(_digits, about='two teachers of the digits 0 to 3 and 4 to 6', teachers={
     '0-3': ('resnet_small', [*'0123']), '4-6': ('vgg_small', [*'456'])})
 _seven_natural = replace(
     NATURAL_SETTINGS['cifar10_unbalanced'], about='two teachers of four and three natural classes',
     teachers={'four': ('resnet_small', _twenty[:4]), 'three': ('vgg_small', _twenty[4:7])})
 _ten_natural = NATURAL_SETTINGS['cifar10_unbalanced'].data
+_larger = _natural(f'{_natural20.about}, 32 pixels', _twenty, _natural20.teachers,
+                   data=partial(cifar100, classes=_twenty, size=32), minutes=0)
 
 def _with(base: Setting, networks: dict, word: str) -> Setting: # other networks for its teachers
     return replace(base, about=f'{base.about}, {word}', teachers={
@@ -215,11 +216,10 @@ def _with(base: Setting, networks: dict, word: str) -> Setting: # other networks
 
 def _heaps(name: str, base: Setting, steps: int, epochs: int, *heaps: str, **more) -> dict:
     "The setting with other heaps: of so many steps, its teachers taught for so many epochs."
-    teaching = {'epochs': epochs} | more.pop('teaching', {})
+    teaching, heap = {'epochs': epochs} | more.pop('teaching', {}), more.pop('heap', {})
     return {f'{name}_{word}': replace(
         base, about=f'{base.about}; {HEAP_WORDS[word][0]}', steps=steps, teaching=teaching,
-        heap=HEAP_WORDS[word][1] | more.get('heap', {}),
-        **{k: v for k, v in more.items() if k != 'heap'}) for word in heaps}
+        heap=HEAP_WORDS[word][1] | heap, **more) for word in heaps}
 
 HEAP_WORDS = { # end of a setting's name -> in words, options of `split_images`
     'taught': ("heap: the teachers' own images", dict(heap='taught')),
@@ -245,6 +245,7 @@ HEAP_SETTINGS = {
     **_heaps('unbalanced', _unbalanced, 360, 75, 'taught', 'new'),
     **_heaps('natural', _mixed, 1640, 40, 'taught', 'new'),
     **_heaps('cifar20', _natural20, 2800, 40, 'taught', 'new', 'skewed'),
+    **_heaps('cifar20_32', _larger, 2800, 40, 'taught', 'new'),
     **_heaps('digits_groupnorm', _with(_digits, GROUP_NORMS, 'group norms'), 360, 75,
              'taught', 'new'),
     **_heaps('four_groupnorm', _with(_four, GROUP_NORMS, 'group norms'), 360, 75, 'taught', 'new'),
@@ -296,10 +297,24 @@ def make_student(
                        width=setting.width)
 
 # %% ../nbs/43_settings.ipynb #48c9c8bc
-TRIAL_SETTINGS = {  # in which temperatures and weights are chosen
+_ten, _more = _hundred[20:30], _hundred[30:40]
+_other20 = _natural('two teachers of ten other natural classes each', _ten + _more, {
+    'first': ('resnet_small', _ten), 'second': ('vgg_small', _more)})
+_other_mixed = replace(_mixed, about='one teacher of the digits, one of ten other natural classes',
+    data=partial(joined, digits, partial(cifar100, size=16, classes=_ten)), teachers={
+        'digits': ('resnet_small', [*'0123456789']), 'natural': ('vgg_small', _ten)})
+
+TRIAL_SETTINGS = {  # in which temperatures and weights are chosen, and ownership
     'digits': SETTINGS['digits'],
     'natural': replace(
         NATURAL_SETTINGS['cifar10_unbalanced'], about='two teachers of five natural classes each',
         data=partial(cifar100, classes=_twenty[:10], size=16, held_out=150), teachers={
-            'first': ('resnet_small', _twenty[:5]), 'second': ('vgg_small', _twenty[5:10])})
+            'first': ('resnet_small', _twenty[:5]), 'second': ('vgg_small', _twenty[5:10])}),
+    **{name: HEAP_SETTINGS[name] for name in (
+        'digits_taught', 'digits_new', 'digits_dark', 'digits_160', 'four_taught', 'four_new',
+        'four_brief', 'digits_groupnorm_new', 'four_groupnorm_new', 'digits_vit_new', 'seven_near')},
+    **_heaps('four', _four, 360, 75, 'skewed', heap=dict(heap='new')), # held-out images stay so
+    **_heaps('other20', _other20, 2800, 40, 'taught', 'new'),
+    **_heaps('other_natural', _other_mixed, 1640, 40, 'taught', 'new'),
+    **_heaps('other_groupnorm', _with(_other_mixed, GROUP_NORMS, 'group norms'), 1640, 40, 'new'),
 }
