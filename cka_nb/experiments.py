@@ -72,8 +72,7 @@ def run_seed(
                               teachers=teachers, images=judged.images)
     if twin and 'labels' not in rows:
         start, student = time.perf_counter(), fresh()
-        _train_twin(student, own, options | dict(
-            epochs=epochs or setting.epochs_for(len(own))))
+        _train_twin(student, own, options | dict(epochs=epochs or setting.epochs_for(len(own))))
         rows.judge_student('labels', student, own, judged, teachers, start)
     return dict(rows)
 
