@@ -181,7 +181,7 @@ def _heaps(name: str, setting: Setting) -> Experiment: # owned rows with two bel
     return Experiment(setting, rows, range(setting.seeds), name, _rows_of, 'another heap',
                       twin=True, minutes=setting.minutes)
 
-_NATURAL = ('natural', 'cifar', 'seven_natural', 'other') # their entries; the others have the digits'
+_NATURAL = ('natural', 'cifar', 'seven_natural', 'other') # the rest has the digits' rows
 _WHOLE = ('digits_taught', 'digits_new', 'four_taught', 'four_new') # with every estimator
 
 def _trial(name: str, setting: Setting) -> Experiment: # the same rows, where choices are made
@@ -294,7 +294,8 @@ def _written(name: str, e: Experiment, whole: dict, out: Path, device, say) -> d
     result = {'what': e.what, 'command': f'cka_nb experiment {name}', 'seeds': [*whole],
               'versions': versions(), 'threads': torch.get_num_threads(), 'device': str(where)
               if where.type != 'cuda' else torch.cuda.get_device_name(where)} | e.summed(e, whole)
-    if 'gap_closed' in result and e.judge == 'test': result['openings'] = openings(of, result['rows'])
+    if 'gap_closed' in result and e.judge == 'test':
+        result['openings'] = openings(of, result['rows'])
     if e.part: # beside the other settings
         top = {'what': e.what, 'command': f'cka_nb experiment {name.split("/")[0]}/SETTING'}
         write_json(out/f'{e.result}.json', before | top | {'settings': kept | {e.part: result}})

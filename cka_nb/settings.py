@@ -312,7 +312,7 @@ TRIAL_SETTINGS = {  # in which temperatures and weights are chosen, and ownershi
             'first': ('resnet_small', _twenty[:5]), 'second': ('vgg_small', _twenty[5:10])}),
     **{name: HEAP_SETTINGS[name] for name in (
         'digits_taught', 'digits_new', 'digits_dark', 'digits_160', 'four_taught', 'four_new',
-        'four_brief', 'digits_groupnorm_new', 'four_groupnorm_new', 'digits_vit_new', 'seven_near')},
+        'four_brief', 'digits_groupnorm_new', 'four_groupnorm_new', 'seven_near')},
     **_heaps('four', _four, 360, 75, 'skewed', heap=dict(heap='new')), # held-out images stay so
     **_heaps('other20', _other20, 2800, 40, 'taught', 'new'),
     **_heaps('other_natural', _other_mixed, 1640, 40, 'taught', 'new'),
