@@ -142,7 +142,8 @@ class Experiment:
 # %% ../nbs/45_experiments.ipynb #a4baf168
 def _rows_of(e: Experiment, whole: dict) -> dict: # all rows and their differences to `cka`
     heaps = [rows['concatenated']['heap'] for rows in whole.values() if e.setting.steps]
-    more = {'steps': e.setting.steps, 'heap': means_of(heaps)} if heaps else {}
+    more = {'epochs': {'teachers': e.setting.teaching['epochs']}, 'steps': e.setting.steps,
+            'heap': means_of(heaps)} if heaps else {}
     return result_of(e.setting, [*whole.values()], [*whole], **more)
 
 def _parts_of(e: Experiment, whole: dict) -> dict: # differences to the whole objective

@@ -9,7 +9,8 @@ import pytest
 
 from cka_nb.baselines import MORE_OBJECTIVES, NATURAL_OBJECTIVES, OBJECTIVES
 from cka_nb.comparison import compare, gap_closed, stored_result
-from cka_nb.settings import NATURAL_SETTINGS, SETTINGS
+from cka_nb.experiments import EXPERIMENTS
+from cka_nb.settings import HEAP_SETTINGS, NATURAL_SETTINGS, SETTINGS
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 SHORT = {"T": "temperature"}
@@ -75,6 +76,21 @@ def test_a_result_follows_from_what_each_seed_got_right(name):
         row for row in rows if ":" not in row and row != "cka"}
     check_pairs(result)
     assert result["gap_closed"] == pytest.approx(gap_closed(result["rows"]), abs=1e-12)
+
+
+@pytest.mark.parametrize("name", [name for name in HEAP_SETTINGS
+                                  if (RESULTS / f"{name}.json").is_file()])
+def test_a_result_of_another_heap_follows_from_what_each_seed_got_right(name):
+    result, setting, rows = stored_result(name), HEAP_SETTINGS[name], EXPERIMENTS[name].rows
+    assert (result["about"], result["steps"]) == (setting.about, setting.steps)
+    assert result["epochs"] == {"teachers": setting.teaching["epochs"]}
+    assert result["seeds"] == list(range(setting.seeds)), "no seed is left out"
+    rows = {*rows, "concatenated", "labels", *(f"teacher:{t}" for t in setting.teachers)}
+    assert {row["name"] for row in result["rows"]} == rows == {*result["openings"]}
+    check_rows(result["rows"], result["seeds"])
+    check_pairs(result)
+    for where in ("heap", "test"):
+        assert all(0 <= its[where] <= 1 for its in result["heap"]["readers"].values())
 
 
 def test_the_parts_removed_follow_from_what_each_seed_got_right():
