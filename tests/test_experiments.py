@@ -107,3 +107,16 @@ def test_the_rows_of_an_ablation_are_the_parts():
     for name, e in EXPERIMENTS.items():
         if name.startswith("ablation/"):
             assert list(e.rows) == list(PARTS) and e.part == name.split("/")[1]
+
+
+def test_a_trial_is_judged_on_held_out_images_and_opens_no_test_set(tmp_path):
+    trial = EXPERIMENTS["trial/digits_new"]
+    trial = replace(trial, setting=replace(trial.setting, steps=6, teaching={"epochs": 1}),
+                    seeds=range(100, 102), rows={"cka": trial.rows["cka"]})
+    run = partial(experiment, "trial/digits_new", out=tmp_path, device="cpu", runs=tmp_path/"runs",
+                  table={"trial/digits_new": trial}, say=lambda *a: None)
+    assert run(seeds=[100]) is None, "a choice is made from all its seeds"
+    result = run()
+    assert "openings" not in result and result["seeds"] == [100, 101]
+    assert {len(right) for right in result["rows"][-1]["right"]} == {200}
+    assert json.loads((tmp_path / "choices.json").read_text())["settings"] == {"digits_new": result}
