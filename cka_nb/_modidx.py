@@ -195,6 +195,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'cka_nb.comparison.Rows.judge': ('comparison.html#rows.judge', 'cka_nb/comparison.py'),
                                    'cka_nb.comparison.Rows.judge_student': ('comparison.html#rows.judge_student', 'cka_nb/comparison.py'),
                                    'cka_nb.comparison.Rows.judge_teachers': ('comparison.html#rows.judge_teachers', 'cka_nb/comparison.py'),
+                                   'cka_nb.comparison._draws': ('comparison.html#_draws', 'cka_nb/comparison.py'),
                                    'cka_nb.comparison._rows_so_far': ('comparison.html#_rows_so_far', 'cka_nb/comparison.py'),
                                    'cka_nb.comparison.compare': ('comparison.html#compare', 'cka_nb/comparison.py'),
                                    'cka_nb.comparison.gap_closed': ('comparison.html#gap_closed', 'cka_nb/comparison.py'),

@@ -7,6 +7,7 @@ __all__ = ['compare', 'report', 'plot_accuracies', 'stored_result']
 
 # %% ../nbs/44_comparison.ipynb #e8afa0eb
 import json, time
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,17 +33,20 @@ def paired_interval(
     rounds: int=10, # of a thousand draws
 ) -> tuple[float, float]: # the middle 95 % of the mean difference
     "Bootstrap over seeds and images, the same draws for both."
-    difference_sn = ours.double() - theirs.double()
-    gen = torch.Generator().manual_seed(0)
-    def counts(n: int) -> Tensor: # (1000, n): how often each was drawn
-        drawn = torch.randint(n, (1000, n), generator=gen)
-        count = torch.zeros(1000, n, dtype=torch.float64)
-        return count.scatter_add_(1, drawn, torch.ones_like(count))
-    seeds, images = difference_sn.shape
-    means = [((counts(seeds) @ difference_sn) * counts(images)).sum(1) / (seeds * images)
-             for _ in range(rounds)]
+    difference_sn = ours.float() - theirs.float() # all sums are of whole numbers, and exact
+    means = [((images.float() @ difference_sn.T) * seeds).sum(1).double() / difference_sn.numel()
+             for seeds, images in _draws(*difference_sn.shape, rounds)]
     low, high = torch.cat(means).quantile(torch.tensor([.025, .975], dtype=torch.float64)).tolist()
     return low, high
+
+@lru_cache(4) # every pair of a table is compared by the same draws
+def _draws(seeds: int, images: int, rounds: int) -> list: # (1000, seeds), (1000, images) a round
+    gen = torch.Generator().manual_seed(0)
+    def counts(n: int) -> Tensor: # how often each was drawn
+        drawn = torch.randint(n, (1000, n), generator=gen)
+        count = torch.zeros(1000, n, dtype=torch.uint8)
+        return count.scatter_add_(1, drawn, torch.ones(1000, n, dtype=torch.uint8))
+    return [(counts(seeds), counts(images)) for _ in range(rounds)]
 
 # %% ../nbs/44_comparison.ipynb #aa9041b5
 class Rows(dict):
