@@ -56,7 +56,7 @@ def run_seed(
     judged = {'test': split.test, 'held_out': split.held_out}[judge]
     teachers = rows.judge_teachers(setting, seed, split, judged, epochs)
     own = _own_images(split)
-    if setting.steps: [_asked_once(t) for t in teachers]
+    for teacher in teachers if setting.steps else (): _asked_once(teacher)
     fresh = lambda: make_student(setting, LabelSpace(teachers), split.heap.images, seed)
     options = dict(seed=seed, batch_size=setting.batch_size, device=device, augment=setting.augment)
     for name, (objective, more) in made.items():
@@ -258,7 +258,7 @@ def listed(table: dict[str, Experiment]=EXPERIMENTS) -> str:
     width = max(map(len, table))
     took = lambda e: f'about {e.minutes} min each' if e.minutes else 'for a GPU'
     return '\n'.join([
-        *(f'{name:{width}}  {len(e.seeds)} seeds, {took(e):17}  {e.what}; {e.setting.about}'
+        *(f'{name:{width}}  {len(e.seeds):2} seeds, {took(e):17}  {e.what}; {e.setting.about}'
           for name, e in table.items()),
         '', 'Minutes are those of two CPU cores. Natural images are read from data/cifar100.'])
 

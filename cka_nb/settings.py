@@ -199,8 +199,10 @@ GROUP_NORMS = {'resnet_small': partial(without_memory, SmallResNet),
                'vgg_small': partial(without_memory, SmallVGG)}
 
 # %% ../nbs/43_settings.ipynb #f6a3142e
-_digits, _four, _unbalanced = (SETTINGS[f'digits{k}'] for k in ('', '_four', '_unbalanced'))
-_natural20, _mixed = NATURAL_SETTINGS['cifar20'], NATURAL_SETTINGS['digits_natural']
+_digits, _four, _unbalanced = (replace(SETTINGS[f'digits{k}'], minutes=3) # of its heaps
+                               for k in ('', '_four', '_unbalanced'))
+_natural20 = NATURAL_SETTINGS['cifar20']
+_mixed = replace(NATURAL_SETTINGS['digits_natural'], minutes=16)
 _seven = replace(_digits, about='two teachers of the digits 0 to 3 and 4 to 6', teachers={
     '0-3': ('resnet_small', [*'0123']), '4-6': ('vgg_small', [*'456'])})
 _seven_natural = replace(
@@ -210,7 +212,7 @@ _ten_natural = NATURAL_SETTINGS['cifar10_unbalanced'].data
 _larger = _natural(f'{_natural20.about}, 32 pixels', _twenty, _natural20.teachers,
                    data=partial(cifar100, classes=_twenty, size=32), minutes=0)
 
-def _with(base: Setting, networks: dict, word: str) -> Setting: # other networks for its teachers
+def _with(base: Setting, networks=GROUP_NORMS, word: str='group norms') -> Setting: # its teachers'
     return replace(base, about=f'{base.about}, {word}', teachers={
         name: (networks[backbone], taught) for name, (backbone, taught) in base.teachers.items()})
 
@@ -246,11 +248,9 @@ HEAP_SETTINGS = {
     **_heaps('natural', _mixed, 1640, 40, 'taught', 'new'),
     **_heaps('cifar20', _natural20, 2800, 40, 'taught', 'new', 'skewed'),
     **_heaps('cifar20_32', _larger, 2800, 40, 'taught', 'new'),
-    **_heaps('digits_groupnorm', _with(_digits, GROUP_NORMS, 'group norms'), 360, 75,
-             'taught', 'new'),
-    **_heaps('four_groupnorm', _with(_four, GROUP_NORMS, 'group norms'), 360, 75, 'taught', 'new'),
-    **_heaps('natural_groupnorm', _with(_mixed, GROUP_NORMS, 'group norms'), 1640, 40,
-             'taught', 'new'),
+    **_heaps('digits_groupnorm', _with(_digits), 360, 75, 'taught', 'new'),
+    **_heaps('four_groupnorm', _with(_four), 360, 75, 'taught', 'new'),
+    **_heaps('natural_groupnorm', _with(_mixed), 1640, 40, 'taught', 'new'),
     **_heaps('digits_vit', _with(_digits, dict.fromkeys(GROUP_NORMS, SmallViT), 'transformers'),
               360, 75, 'taught', 'new', teacher_width=48),
     **_heaps('seven', _seven, 360, 75, 'new', 'near'),
@@ -316,5 +316,5 @@ TRIAL_SETTINGS = {  # in which temperatures and weights are chosen, and ownershi
     **_heaps('four', _four, 360, 75, 'skewed', heap=dict(heap='new')), # held-out images stay so
     **_heaps('other20', _other20, 2800, 40, 'taught', 'new'),
     **_heaps('other_natural', _other_mixed, 1640, 40, 'taught', 'new'),
-    **_heaps('other_groupnorm', _with(_other_mixed, GROUP_NORMS, 'group norms'), 1640, 40, 'new'),
+    **_heaps('other_groupnorm', _with(_other_mixed), 1640, 40, 'new'),
 }
