@@ -47,8 +47,9 @@ class NoisyMoments:
     """A tilt per teacher, as `MomentOwnership`; the ridge is a share of the traces' covariance.
 
     The mean trace of a teacher's own images is not exactly 0, not even where its memory fits: it
-    strays as a mean of that many traces does, by direction. A memory is left out if the mean that
-    it leaves is more than `limit` standard deviations of the main direction.
+    strays as a mean of that many traces does, by direction. If a mean that is left is more than
+    `limit` standard deviations of the main direction, no memory is used: one beside none pulls
+    every image to one side.
     """
 
     def __init__(self, space, noise=0.3, floor=0.003, limit=1.0, rounds=3):
@@ -58,15 +59,12 @@ class NoisyMoments:
     def belief(self, logits, features, traces):
         self.start.fit(logits, features)
         first = _log(self.start.posterior(logits, features).double())
-        knows = _knows(self.columns).double()
-        scaled = [_scaled(u.double())[0] for u in traces]
         self.used = [bool(u.shape[1]) for u in traces]
-        while True:
-            score, left = self.tilted(first, scaled, knows)
-            worst = max(range(len(left)), key=left.__getitem__)
-            if left[worst] <= self.limit:
-                return score.softmax(1)
-            self.used[worst] = False
+        score, left = self.tilted(first, [_scaled(u.double())[0] for u in traces],
+                                  _knows(self.columns).double())
+        if max(left) > self.limit:
+            self.used, score = [False] * len(traces), first
+        return score.softmax(1)
 
     def tilted(self, first, scaled, knows):
         kept = [u if use else u[:, :0] for u, use in zip(scaled, self.used)]
