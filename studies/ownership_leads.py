@@ -200,7 +200,7 @@ def main(*names):
                             for k in per_seed[0][row]} for row in per_seed[0]}
         print(f"{name:22}", *(f"{row} {100 * its['owner']:.1f} {its['nll']:.2f};"
                               for row, its in kept[name].items()), flush=True)
-        write_json(OUT, {"what": "right owners on the heap, and the class's negative log-likelihood",
+        write_json(OUT, {"what": "right owners on the heap; negative log-likelihood of the class",
                          "command": "python studies/ownership_leads.py", "seeds": list(SEEDS),
                          "versions": versions(), "settings": kept})
 
