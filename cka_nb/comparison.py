@@ -39,7 +39,7 @@ def paired_interval(
     low, high = torch.cat(means).quantile(torch.tensor([.025, .975], dtype=torch.float64)).tolist()
     return low, high
 
-@lru_cache(4) # every pair of a table is compared by the same draws
+@lru_cache(1) # every pair of a table is compared by the same draws
 def _draws(seeds: int, images: int, rounds: int) -> list: # (1000, seeds), (1000, images) a round
     gen = torch.Generator().manual_seed(0)
     def counts(n: int) -> Tensor: # how often each was drawn

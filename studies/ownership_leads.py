@@ -7,7 +7,8 @@ which the union's classes are sure and varied (regularised information maximisat
 & Gomes, 2010), started from a belief. Both see what `fit` of an ownership estimator is handed: no
 label. Printed is the share of own images of the heap that get the right owner, and the class's mean
 negative log-likelihood; labels only judge. No test image is opened. The teachers' answers are kept
-in runs/ownership_leads, the rows go to results/ownership_leads.json; both are gone on from.
+in runs/ownership_leads and used again. The rows go to results/ownership_leads.json, where those of
+settings that were not asked for stay.
 """
 
 import json
