@@ -2,7 +2,7 @@
 
 breakages.txt lists them: a line names the chapter, the next ones `kind: what is broken`, and below
 each one `text that stands once in exported cells ==> new text`. With `--flags slow` every breakage
-is made in a copy of the notebook, which then has to fail; `-k 21_soft_targets-03` runs one.
+is made in a copy of the notebook, which then has to fail; `-k 18_soft_targets-03` runs one.
 """
 
 import json
