@@ -22,7 +22,9 @@ from cka_nb.labels import ClassSubset, digits
 from cka_nb.models import SmallResNet, SmallVGG, build_backbone
 from cka_nb.networks import Output
 from cka_nb.objective import ContrastiveAmalgamation, Objective
-from cka_nb.ownership import ClassConditionalOwnership, MomentOwnership
+from cka_nb.information import InformationOwnership
+from cka_nb.moments import MomentOwnership
+from cka_nb.ownership import ClassConditionalOwnership
 from cka_nb.preprocess import Preprocess
 from cka_nb.saving import fingerprint
 from cka_nb.scores import EnergyOwnership
@@ -37,8 +39,8 @@ except PackageNotFoundError: __version__ = "0+unknown"  # a bare checkout; see s
 
 __all__ = [
     "ClassConditionalOwnership", "ClassSubset", "CommonFeatureLearning",
-    "ContrastiveAmalgamation", "EnergyOwnership", "ImageFiles", "LabelSpace", "MomentOwnership",
-    "Objective", "Output", "OwnershipEstimator", "Preprocess", "SmallResNet", "SmallVGG",
+    "ContrastiveAmalgamation", "EnergyOwnership", "ImageFiles", "InformationOwnership",
+    "LabelSpace", "MomentOwnership", "Objective", "Output", "OwnershipEstimator", "Preprocess", "SmallResNet", "SmallVGG",
     "Stopped", "Student", "Teacher", "TensorImages", "alignment_loss", "amalgamate",
     "build_backbone", "calibrate", "digits", "evaluate", "export", "fingerprint", "inspect",
     "inter_model_loss", "intra_model_loss", "joint_distillation", "mixture", "mixture_loss",

@@ -34,7 +34,8 @@ from .labels import digits
 from .memory import contrast_table, size_table, teachers_table
 from .models import SmallResNet, SmallVGG, build_backbone
 from .objective import ContrastiveAmalgamation
-from .ownership import ClassConditionalOwnership, MomentOwnership
+from .moments import MomentOwnership
+from .ownership import ClassConditionalOwnership
 from .processes import HALF, precision_for
 from .student import Student
 from .teachers import Teacher

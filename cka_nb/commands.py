@@ -27,7 +27,9 @@ from .image_files import ImageFiles
 from .labels import ClassSubset
 from .models import build_backbone
 from .objective import ContrastiveAmalgamation
-from .ownership import ClassConditionalOwnership, MomentOwnership
+from .information import InformationOwnership
+from .moments import MomentOwnership
+from .ownership import ClassConditionalOwnership
 from .preprocess import Preprocess
 from .processes import rank
 from .report import (
@@ -98,7 +100,7 @@ OBJECTIVES = {'cka': ContrastiveAmalgamation, 'kd': joint_distillation,
               'kd_task': task_distillation, 'kd_owned': owned_distillation,
               'cfl': CommonFeatureLearning}
 OWNERSHIPS = {'moments': MomentOwnership, 'class-conditional': ClassConditionalOwnership,
-              'energy': lambda space: EnergyOwnership()}
+              'information': InformationOwnership, 'energy': lambda space: EnergyOwnership()}
 AUGMENTATIONS = {'affine': random_affine, 'crop-flip': random_crop_flip, 'none': None}
 
 def objective_from(

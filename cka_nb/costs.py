@@ -28,7 +28,7 @@ from .identity import images_hash
 from .loop import Trainer, Training
 from .models import build_backbone
 from .objective import ContrastiveAmalgamation
-from .ownership import MomentOwnership
+from .moments import MomentOwnership
 from .processes import engine_for
 from .saving import fingerprint
 from .soft_targets import mixture_loss

@@ -20,7 +20,8 @@ from .classes import LabelSpace
 from .controls import GivenOwnership, owners_of, readings, what_teachers_say
 from .data import TensorImages, Unlabelled
 from .devices import device_for, placed
-from .ownership import ClassConditionalOwnership, MomentOwnership
+from .moments import MomentOwnership
+from .ownership import ClassConditionalOwnership
 from .scores import EnergyOwnership
 from .soft_targets import mixture
 from .teachers import Teacher

@@ -18,7 +18,7 @@ from .classes import LabelSpace
 from .data import Unlabelled, epoch_order, random_affine, random_crop_flip
 from .image_files import ImageFiles
 from .images import image_of
-from .ownership import MemoryLeftOut, MomentOwnership
+from .moments import MemoryLeftOut, MomentOwnership
 from .teachers import Teacher
 
 # %% ../nbs/47_heap.ipynb #36896d9b

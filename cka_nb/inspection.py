@@ -30,7 +30,7 @@ from .heap import (
 from .identity import in_a_word
 from .image_files import ImageFiles
 from .images import BeyondRange, note_of_range
-from .ownership import MemoryLeftOut, MomentOwnership
+from .moments import MemoryLeftOut, MomentOwnership
 from .processes import world_size
 from .report import plot_examples, plot_predicted, write_report
 from .saving import fingerprint

@@ -25,6 +25,7 @@ from .saving import architecture_of, load_state, read_config, reading, rebuilt, 
 # %% ../nbs/16_teachers.ipynb #0cc0900a
 class Teacher(nn.Module):
     "A trained classifier, frozen: images -> (logits, features). No weight or buffer ever changes."
+    most_traces = 1024                   # of an image; the pairs of all of them are compared
     def __init__(self,
         model: nn.Module,                # images -> (B, C_t) logits, or has .logits; copied
         # names, unique, in the order of the logits; None: a class nobody wants, whose logit is
@@ -126,7 +127,7 @@ class Teacher(nn.Module):
 
     def traced(self,
         images: Tensor,  # (B, C, H, W), float in [0, 1] or uint8, on any device
-    ) -> tuple[Output, Tensor]: # the answer, and traces (B, M); M is 0 without batch norms
+    ) -> tuple[Output, Tensor]: # the answer; traces (B, M), M <= 1024, 0 without batch norms
         "The answer, and what the images leave in batch norms: mean 0 over the training images."
         if self._place is None: self(images[:1]) # the search for the head must not be watched
         if self._norms is None: # a frozen fact, and asking a GPU for it means waiting
@@ -142,7 +143,9 @@ class Teacher(nn.Module):
         # a layer may be used twice, or on the images part by part; other batches are no images
         uses = [torch.cat(its).split(len(images)) for its in seen.values()]
         traces = [sum(its) / len(its) for its in uses if all(len(u) == len(images) for u in its)]
-        return answer, torch.cat(traces, 1) if traces else answer.logits.new_zeros(len(images), 0)
+        if not traces: return answer, answer.logits.new_zeros(len(images), 0)
+        u = torch.cat(traces, 1) # of 53,120 that ResNet-50 leaves, every 52nd
+        return answer, u[:, ::-(-u.shape[1] // self.most_traces)]
 
     def _wanted(self, x: Tensor) -> Tensor:
         if self.transform is None: return x

@@ -35,7 +35,7 @@ from .loop import Batch, Task, Trainer, Training
 from .networks import Output
 from .objective import (
     ContrastiveAmalgamation, Objective, check_objective, takes_ownership)
-from .ownership import MomentOwnership
+from .moments import MomentOwnership
 from .processes import engine_for, gathered, world_size
 from .runs import Run, check_out, reading_run, shared_settings
 from .saving import fingerprint, load_state

@@ -20,7 +20,8 @@ from cka_nb.data import Unlabelled, epoch_order, random_crop_flip, uniform, view
 from cka_nb.evaluation import answers_of, scores
 from cka_nb.files import versions, write_json
 from cka_nb.loop import one_cycle
-from cka_nb.ownership import MomentOwnership, balancing
+from cka_nb.moments import MomentOwnership
+from cka_nb.ownership import balancing
 from cka_nb.settings import TRIAL_SETTINGS, make_student, make_teachers
 from cka_nb.soft_targets import concatenated, mixture
 

@@ -25,7 +25,8 @@ from cka_nb.classes import LabelSpace
 from cka_nb.core import unit_rows
 from cka_nb.data import Unlabelled
 from cka_nb.files import versions, write_json
-from cka_nb.ownership import ClassConditionalOwnership, MomentOwnership, _knows, _log, _scaled
+from cka_nb.moments import MomentOwnership, _log, _scaled, known_by
+from cka_nb.ownership import ClassConditionalOwnership
 from cka_nb.settings import TRIAL_SETTINGS, make_teachers
 
 OUT, KEPT, SEEDS = Path("results/ownership_leads.json"), Path("runs/ownership_leads"), (100, 101)
@@ -62,7 +63,7 @@ class NoisyMoments:
         first = _log(self.start.posterior(logits, features).double())
         self.used = [bool(u.shape[1]) for u in traces]
         score, left = self.tilted(first, [_scaled(u.double())[0] for u in traces],
-                                  _knows(self.columns).double())
+                                  known_by(self.columns).double())
         if max(left) > self.limit:
             self.used, score = [False] * len(traces), first
         return score.softmax(1)
@@ -182,7 +183,7 @@ class _Taught:
 def one(name, seed):
     said, labels = answers(name, seed)
     space = LabelSpace([_Taught(t, its) for t, (_, its) in TRIAL_SETTINGS[name].teachers.items()])
-    own, truth = labels >= 0, _knows(space.columns)[:, labels.clamp_min(0)].argmax(0)
+    own, truth = labels >= 0, known_by(space.columns)[:, labels.clamp_min(0)].argmax(0)
     rows = {}
     for row, belief in beliefs(space, *said).items():
         owner = owners(belief, space).argmax(1)

@@ -27,7 +27,8 @@ from cka_nb.core import unit_rows
 from cka_nb.data import Unlabelled
 from cka_nb.evaluation import calibration_error, evaluate
 from cka_nb.files import versions, write_json
-from cka_nb.ownership import ClassConditionalOwnership, MomentOwnership, balancing
+from cka_nb.moments import MomentOwnership
+from cka_nb.ownership import ClassConditionalOwnership, balancing
 from cka_nb.scores import EnergyOwnership, energy
 from cka_nb.settings import NATURAL_SETTINGS, SETTINGS, make_student, make_teachers
 from cka_nb.soft_targets import concatenated
