@@ -143,7 +143,7 @@ NATURAL_SETTINGS = {  # 450 training, 50 held-out and 100 test images per class,
     'cifar10_unbalanced': _natural(
         'one teacher of eight natural classes, one of two', _twenty[:10],
         {'eight': ('resnet_small', _twenty[:8]), 'two': ('vgg_small', _twenty[8:10])}, width=16,
-        minutes=7),
+        minutes=12),
     'cifar_coarse': _natural(
         'one teacher of five natural classes, one of three superclasses', _five, {
             'five': ('resnet_small', _five), 'coarse': ('vgg_small', list(_superclasses))},
