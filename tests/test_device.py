@@ -21,7 +21,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
 import cka_nb as cka
-from cka_nb import baselines, core, data, devices, ownership, training
+from cka_nb import baselines, core, data, devices, training
 from cka_nb.asking import MeanAnswers
 from cka_nb.contrast import in_blocks
 
@@ -686,8 +686,9 @@ def test_estimators_answer_on_the_device_of_their_questions():
     logits, features, traces = answers.all_means()
     for estimator in (cka.EnergyOwnership(),
                       cka.ClassConditionalOwnership(cka.LabelSpace(teachers)),
-                      ownership.MomentOwnership(cka.LabelSpace(teachers))):
-        more = [traces] if isinstance(estimator, ownership.MomentOwnership) else []
+                      cka.MomentOwnership(cka.LabelSpace(teachers)),
+                      cka.InformationOwnership(cka.LabelSpace(teachers))):
+        more = [traces] if hasattr(estimator, "start") else []
         estimator.fit(logits, features, *more)
         here = estimator(logits, features, *more)
         with simulated_card():
