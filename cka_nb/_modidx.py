@@ -492,6 +492,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                            'cka_nb/information.py'),
                                     'cka_nb.information._centred': ('information.html#_centred', 'cka_nb/information.py'),
                                     'cka_nb.information._part': ('information.html#_part', 'cka_nb/information.py'),
+                                    'cka_nb.information._rows': ('information.html#_rows', 'cka_nb/information.py'),
                                     'cka_nb.information._seen': ('information.html#_seen', 'cka_nb/information.py'),
                                     'cka_nb.information._whitening': ('information.html#_whitening', 'cka_nb/information.py'),
                                     'cka_nb.information.answered': ('information.html#answered', 'cka_nb/information.py'),

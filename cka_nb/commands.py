@@ -24,11 +24,11 @@ from .files import read_json, versions, write_json
 from .folders import (
     common_size, for_images, published, read_images, read_judged, readable_size, written)
 from .image_files import ImageFiles
+from .information import InformationOwnership
 from .labels import ClassSubset
 from .models import build_backbone
-from .objective import ContrastiveAmalgamation
-from .information import InformationOwnership
 from .moments import MomentOwnership
+from .objective import ContrastiveAmalgamation
 from .ownership import ClassConditionalOwnership
 from .preprocess import Preprocess
 from .processes import rank

@@ -43,7 +43,10 @@ def information_loss(
 
 # %% ../nbs/24_information.ipynb #c5b6cda6
 class InformationOwnership:
-    "Owners that make the union's classes sure of each image, and varied over all. Closed world."
+    """Owners that make the union's classes sure of each image, and varied over all. Closed world.
+
+    Regularised information maximisation (Krause, Perona & Gomes, 2010) over the teachers' answers.
+    """
     def __init__(self,
         space: LabelSpace,    # whose columns say which classes each teacher knows
         start=None,           # estimator of the first belief; None: MomentOwnership, with noise
@@ -72,7 +75,7 @@ class InformationOwnership:
         state = {f'start.{k}': v for k, v in self.start.fit(logits, features, traces).items()}
         first_nc = self.start.posterior(logits, features, traces)
         some = _part(len(first_nc), 20_000) # a part is enough
-        x_nd = torch.cat([_centred(x[some], state, k) for k, x in _seen(features, traces)], 1)
+        x_nd = _rows([(k, x[some]) for k, x in _seen(features, traces)], state)
         state['directions'] = _whitening(x_nd, min(self.directions, max(1, len(x_nd) // 3)))
         z_nk = x_nd @ state['directions']
         state['weight'] = z_nk.new_zeros(z_nk.shape[1], len(logits), requires_grad=True)
@@ -99,7 +102,7 @@ class InformationOwnership:
                             if k.startswith('start.')}
         first_bc = self.start.posterior(logits, features, traces)
         its = {k: v.to(first_bc.device) for k, v in state.items()}
-        x_bd = torch.cat([_centred(x, its, k) for k, x in _seen(features, traces)], 1)
+        x_bd = _rows(_seen(features, traces), its)
         owned_bt = (self._start(first_bc) + x_bd @ its['directions'] @ its['weight']
                     + its['bias']).softmax(1)
         said_bc = answered(owned_bt, [l.double() for l in logits], self.columns)
@@ -118,6 +121,12 @@ def _seen(features, traces) -> list[tuple[str, Tensor]]:
     traces = [f[:, :0] for f in features] if traces is None else traces
     return [*((f'f{t}', f.double()) for t, f in enumerate(features)),
             *((f'u{t}', u.double()) for t, u in enumerate(traces))]
+
+# all that is seen side by side, less its mean over the heap
+def _rows(seen: list[tuple[str, Tensor]], state: dict) -> Tensor: # (N, D)
+    x_nd = torch.cat([_centred(x, state, key) for key, x in seen], 1)
+    if 'mean' not in state: state['mean'] = x_nd.mean(0)
+    return x_nd - state['mean']
 
 # rows of length 1, less the mean of the heap; traces in units of their standard deviation
 def _centred(x_nd: Tensor, state: dict, key: str) -> Tensor: # (N, D)

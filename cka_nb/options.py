@@ -179,8 +179,8 @@ def parser() -> argparse.ArgumentParser:
                      'task, intra, inter, alignment)')
     run.add_argument('--ownership', choices=OWNERSHIPS, default='moments',
                      help='how the owner of an image is estimated: moments, from all that teachers '
-                     'say and remember (default); class-conditional, without the latter; energy, '
-                     'from each teacher\'s logits alone; information, not measured on students')
+                     'say and remember (default); class-conditional, from what they say and see; '
+                     'energy, from logits alone; information, new: see cka.InformationOwnership')
     run.add_argument('--views', type=_seed, default=8, metavar='N', help='views of each image over '
                      'which teachers\' answers are averaged to find its owner (default: 8)')
     run.add_argument('--fixed-views', type=_seed, default=0, metavar='K', help='show K views of '
