@@ -172,6 +172,24 @@ def means_of(per_seed: list) -> dict|float: # of numbers, or of dicts with the s
     if not isinstance(per_seed[0], dict): return sum(per_seed) / len(per_seed)
     return {k: means_of([its[k] for its in per_seed]) for k in per_seed[0]}
 
+def beside(result: dict, per_seed: list[dict]) -> dict: # the result with further rows
+    "Add the rows of a later run with the same teachers; their answers tell whether they are."
+    had = {row['name']: row for row in result['rows']}
+    rows = summary(per_seed)
+    its_own = lambda versions: {k: v for k, v in versions.items() if k != 'cka_nb'}
+    check_same(account(versions=its_own(result['versions'])),
+               account(versions=its_own(versions())), 'the result, to which rows cannot be added')
+    for row in rows:
+        if row['right'] != had.get(row['name'], row)['right']:
+            raise ValueError(f'{row["name"]} gives other answers than in the result, so rows '
+                             'cannot be added: make all of them again, into another folder')
+    rows = [*result['rows'], *(row for row in rows if row['name'] not in had)]
+    found = means_of([rows_n['concatenated']['heap']['estimators'] for rows_n in per_seed])
+    heap = result['heap'] | {'estimators': found | result['heap']['estimators']}
+    others = [row['name'] for row in rows if ':' not in row['name']]
+    return result | {'rows': rows, 'heap': heap, 'paired': [
+        compare(rows, 'cka', other) for other in others if other != 'cka']}
+
 def openings(before: dict, rows: list[dict]) -> dict[str, int]: # row -> how often
     "How often a row was judged on the test images: once more where it has other answers."
     had, count = {r['name']: r['right'] for r in before.get('rows', ())}, before.get('openings', {})

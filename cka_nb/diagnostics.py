@@ -20,6 +20,7 @@ from .classes import LabelSpace
 from .controls import GivenOwnership, owners_of, readings, what_teachers_say
 from .data import TensorImages, Unlabelled
 from .devices import device_for, placed
+from .information import InformationOwnership
 from .moments import MomentOwnership
 from .ownership import ClassConditionalOwnership
 from .scores import EnergyOwnership
@@ -217,6 +218,8 @@ ESTIMATORS = { # name -> makes one for a label space; the last is a control, tol
     'energies': lambda space, heap: EnergyOwnership(),
     'classes': lambda space, heap: ClassConditionalOwnership(space),
     'moments': lambda space, heap: MomentOwnership(space),
+    'noisy': lambda space, heap: MomentOwnership(space, ridge=.003, noise=.3),
+    'information': lambda space, heap: InformationOwnership(space),
     'given': lambda space, heap: GivenOwnership(space, owners_of(heap.labels, heap.classes, space)),
 }
 

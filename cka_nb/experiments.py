@@ -18,8 +18,9 @@ from torch import Tensor
 from .baselines import (
     MORE_OBJECTIVES, NATURAL_OBJECTIVES, OBJECTIVES, PARTS, trials, without)
 from .classes import LabelSpace
-from .comparison import (
-    Rows, compare, means_of, openings, report, result_of, rows_in, spread, stored_result, summary)
+from cka_nb.comparison import (
+    Rows, beside, compare, means_of, openings, report, result_of, rows_in, spread, stored_result,
+    summary)
 from .data import TensorImages
 from .devices import device_for
 from .diagnostics import ESTIMATORS
@@ -170,7 +171,7 @@ def _own(name: str, setting: Setting) -> Experiment:
     return Experiment(setting, rows, range(setting.seeds), name, _rows_of, 'all objectives',
                       twin=True, minutes=setting.minutes)
 
-def _heaps(name: str, setting: Setting) -> Experiment: # owned rows with two beliefs each
+def _heaps(name: str, setting: Setting) -> Experiment: # owned rows with several beliefs each
     makes = NATURAL_OBJECTIVES if name.startswith(_NATURAL) else OBJECTIVES | MORE_OBJECTIVES
     rows = {row: makes[row] for row in ('kd', 'kd_task', 'cfl')}
     for row in ('kd_owned', *['cfl_owned'] * (name in _WHOLE), 'cka'):
@@ -178,6 +179,9 @@ def _heaps(name: str, setting: Setting) -> Experiment: # owned rows with two bel
         rows[f'{row}_classes'] = dict(objective=makes[row], ownership='classes')
         if name in _WHOLE:
             rows[f'{row}_energies'] = dict(objective=makes[row], ownership='energies')
+        if row != 'cfl_owned': rows[f'{row}_information'] = dict(
+            objective=makes[row], ownership='information')
+    rows['kd_owned_noisy'] = dict(objective=makes['kd_owned'], ownership='noisy')
     rows['owner_given'] = dict(objective=makes['cka'], ownership='given')
     return Experiment(setting, rows, range(setting.seeds), name, _rows_of, 'another heap',
                       twin=True, minutes=setting.minutes)
@@ -191,7 +195,7 @@ def _trial(name: str, setting: Setting) -> Experiment: # the same rows, where ch
 
 def _sweep(name: str, steps: int) -> Experiment: # few images, and the number of steps
     rows = {row: its for row, its in _heaps(name, HEAP_SETTINGS[name]).rows.items()
-            if row in ('kd', 'cka', 'cka_classes', 'owner_given')}
+            if row in ('kd', 'cka', 'cka_classes', 'cka_information', 'owner_given')}
     setting = replace(HEAP_SETTINGS[name], steps=steps)
     return Experiment(setting, rows, range(setting.seeds), 'steps', _rows_of,
                       f'{steps} steps', f'{name}_{steps}', twin=True)
@@ -240,7 +244,7 @@ def experiment(
     if name is None: return say(listed(table))
     if name not in table:
         raise ValueError(f'no experiment {name!r}; `cka_nb experiment` lists those there are')
-    e, folder = table[name], Path(runs, name)
+    e, folder = _lacking(table[name], _stored(table[name], Path(out))), Path(runs, name)
     if other := {*(seeds or ())} - {*e.seeds}:
         raise ValueError(f'{name} has the seeds {e.seeds[0]} to {e.seeds[-1]}, not {min(other)}')
     for seed in seeds or e.seeds:
@@ -283,10 +287,20 @@ def _whole(e: Experiment, seed: int, folder: Path, device: str|None) -> dict|Non
     rows = run_seed(e.setting, seed, e.rows, e.judge, twin=e.twin, device=device, path=path)
     return {row: rows[row] for row in wanted} # it was checked as for going on
 
+def _stored(e: Experiment, out: Path) -> dict: # what the result says of its setting
+    if not (out/f'{e.result}.json').is_file(): return {}
+    result = stored_result(e.result, out)
+    return result.get('settings', {}).get(e.part, {'seeds': []}) if e.part else result
+
+def _lacking(e: Experiment, of: dict) -> Experiment: # of a whole result, the rows it does not have
+    has = {row['name'] for row in of.get('rows', ())} if e.setting.steps else set()
+    if not has or has >= e.rows.keys() or of['seeds'] != [*e.seeds]: return e
+    return replace(e, rows={row: its for row, its in e.rows.items() if row not in has}, twin=False,
+                   summed=lambda _, whole: beside(of, [*whole.values()]))
+
 def _written(name: str, e: Experiment, whole: dict, out: Path, device, say) -> dict|None:
     before = stored_result(e.result, out) if (out/f'{e.result}.json').is_file() else {}
-    kept = before.get('settings', {}) if e.part else {}
-    of = kept.get(e.part, {'seeds': []}) if e.part else before
+    kept, of = before.get('settings', {}) if e.part else {}, _stored(e, out)
     had = of.get('seeds', before.get('seeds', []))
     if not whole or len(whole) < max(len(had), len(e.seeds) * (e.judge == 'held_out')):
         return say(f'whole seeds: {[*whole]}; the result has {had}, the experiment {[*e.seeds]}: '

@@ -52,7 +52,7 @@ class InformationOwnership:
         start=None,           # estimator of the first belief; None: MomentOwnership, with noise
         ridge: float=.03,     # rho, against owners that follow single images
         balance: float=.5,    # beta: 0: shares of teachers are free; 1: as even as their classes
-        trust: float=.25,     # kappa, of the first belief's odds where the search begins
+        trust: float=.125,    # kappa, of the first belief's odds where the search begins
         directions: int=64,   # at most this many directions of features and traces are used
     ):
         for name, value in (('balance', balance), ('trust', trust)):

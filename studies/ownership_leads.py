@@ -40,7 +40,7 @@ from cka_nb.settings import TRIAL_SETTINGS, make_teachers
 OUT, KEPT, SEEDS = Path("results/ownership_leads.json"), Path("runs/ownership_leads"), (100, 101)
 DIGITS = [name for name, its in TRIAL_SETTINGS.items() if its.steps and "other" not in name]
 TRIALS = [{}, *({"ridge": r} for r in (0.01, 0.1)), *({"balance": b} for b in (0.0, 1.0)),
-          *({"trust": k} for k in (0.0, 0.125, 0.5, 1.0)), {"directions": 32}]
+          *({"trust": k} for k in (0.0, 0.25, 0.5, 1.0)), {"directions": 32}]
 ROWS = {"classes": ClassConditionalOwnership, "moments": MomentOwnership,
         "noisy moments": partial(MomentOwnership, noise=0.3, ridge=0.003),
         **{" ".join(["information", *(f"{k} {v:g}" for k, v in its.items())]):

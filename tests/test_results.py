@@ -79,7 +79,11 @@ def test_a_result_follows_from_what_each_seed_got_right(name):
 
 
 # seeds that were not trained to the end; chapter 70 says so
-UNFINISHED = {"cifar20_32_new": [0, 2], "cifar20_new": [0, 1]}
+UNFINISHED = {"cifar20_new": [0, 1]}
+
+
+# rows that are added to the results setting by setting
+LATER = {"kd_owned_information", "kd_owned_noisy", "cka_information"}
 
 
 @pytest.mark.parametrize("name", [name for name in HEAP_SETTINGS
@@ -90,7 +94,8 @@ def test_a_result_of_another_heap_follows_from_what_each_seed_got_right(name):
     assert result["epochs"] == {"teachers": setting.teaching["epochs"]}
     assert result["seeds"] == UNFINISHED.get(name, [*range(setting.seeds)]), "no seed is left out"
     rows = {*rows, "concatenated", "labels", *(f"teacher:{t}" for t in setting.teachers)}
-    assert {row["name"] for row in result["rows"]} == rows == {*result["openings"]}
+    names = {row["name"] for row in result["rows"]}
+    assert names == {*result["openings"]} and names in (rows, rows - LATER)
     check_rows(result["rows"], result["seeds"])
     check_pairs(result)
     for where in ("heap", "test"):
