@@ -24,6 +24,7 @@ from cka_nb.networks import Output
 from cka_nb.objective import ContrastiveAmalgamation, Objective
 from cka_nb.information import InformationOwnership
 from cka_nb.moments import MomentOwnership
+from cka_nb.open_world import OpenWorldOwnership
 from cka_nb.ownership import ClassConditionalOwnership
 from cka_nb.preprocess import Preprocess
 from cka_nb.saving import fingerprint
@@ -40,8 +41,9 @@ except PackageNotFoundError: __version__ = "0+unknown"  # a bare checkout; see s
 __all__ = [
     "ClassConditionalOwnership", "ClassSubset", "CommonFeatureLearning",
     "ContrastiveAmalgamation", "EnergyOwnership", "ImageFiles", "InformationOwnership",
-    "LabelSpace", "MomentOwnership", "Objective", "Output", "OwnershipEstimator", "Preprocess", "SmallResNet", "SmallVGG",
-    "Stopped", "Student", "Teacher", "TensorImages", "alignment_loss", "amalgamate",
+    "LabelSpace", "MomentOwnership", "Objective", "OpenWorldOwnership", "Output",
+    "OwnershipEstimator", "Preprocess", "SmallResNet", "SmallVGG", "Stopped", "Student",
+    "Teacher", "TensorImages", "alignment_loss", "amalgamate",
     "build_backbone", "calibrate", "digits", "evaluate", "export", "fingerprint", "inspect",
     "inter_model_loss", "intra_model_loss", "joint_distillation", "mixture", "mixture_loss",
     "mmd_loss", "owned_distillation", "pointwise_loss", "random_affine", "random_crop_flip",

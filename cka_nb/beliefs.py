@@ -8,7 +8,6 @@ __all__ = ['OwnershipEstimator', 'believe']
 # %% ../nbs/35_beliefs.ipynb #0e48c263
 import warnings
 from collections.abc import Callable
-from inspect import signature
 from typing import NamedTuple, Protocol
 
 import torch
@@ -19,6 +18,7 @@ from .asking import MeanAnswers
 from .classes import LabelSpace
 from .devices import to_device
 from .processes import world_size
+from .scores import handed
 
 # %% ../nbs/35_beliefs.ipynb #73eb9dc9
 class OwnershipEstimator(Protocol):
@@ -123,11 +123,8 @@ def _summed(x: Tensor, device: torch.device) -> Tensor: # over the processes
     return there.cpu()
 
 def _handed(ask: Callable, answers: tuple, use_traces: bool):
-    "Call with logits and features, and with traces where the signature names them."
     logits, features, traces = answers
-    names = signature(getattr(ask, 'forward', ask)).parameters
-    more = {'traces': traces if use_traces else None} if 'traces' in names else {}
-    return ask(logits, features, **more)
+    return handed(ask, logits, features, traces if use_traces else None)
 
 def _beliefs_of(ownership, answers: tuple, space, use_traces) -> Beliefs: # of these images
     owned_nt = _handed(ownership, answers, use_traces)

@@ -60,8 +60,9 @@ def _amalgamate(a, command):
     student = student_from_folders(read_teachers(a.teacher, a.rename, a.drop), a.images, a.backbone,
                                    _folder(a.out), aim, a.size, a.pretrained, a.damaged,
                                    a.test, a.unknown, a.calibrate, command, a.ownership,
-                                   views=a.views, fixed_views=a.fixed_views,
-                                   cache=a.cache, accumulate=a.accumulate, ema=a.ema,
+                                   open_world=a.open_world, views=a.views,
+                                   fixed_views=a.fixed_views, cache=a.cache,
+                                   accumulate=a.accumulate, ema=a.ema,
                                    **_settings(a))
     _told(a.out); print(f'a student of {len(student.classes)} classes: {a.out}/student; look at '
                         f'{a.out}/report.html')

@@ -141,7 +141,12 @@ def as_lines(
                   for other, a in its.get('agreement', {}).items() if name < other]
     lines += ['', *as_text(_of_classes(report['belief'])).splitlines(), '',
               f'doubt: entropy {100 * doubt["entropy"]:.0f} % of its largest; no class reaches one '
-              f'half for {100 * doubt["below_half"]:.0f} % of the images', '']
+              f'half for {100 * doubt["below_half"]:.0f} % of the images']
+    if known := report['belief']['known']:
+        lines.append(f'P(known): below one half for {known["unlikely"]:,} images, least for number '
+                     f'{", ".join(map(str, known["least"][:5]))}; if they show other things than '
+                     'the classes, see open_world')
+    lines.append('')
     return lines + ([f'* {printable(note)}' for note in report['notes']] or ['nothing to note'])
 
 def table_of_teachers(
@@ -273,6 +278,9 @@ def _figures(found: Inspection) -> dict: # caption -> figure of matplotlib
         "what the teachers' own probabilities add up to": plot_belief(report),
         'Images of which the belief is least sure, and surest': plot_examples(
             found.images, belief_nc, classes)}
+    if known := report['belief']['known']:
+        figures['Images whose class the teachers are least likely to know'] = plot_examples(
+            Chosen(found.images, known['least']), belief_nc[known['least']], classes)
     for c in swallowing(*_counts(report))[:3]:
         its = (belief_nc.argmax(1) == c).nonzero()[:, 0]
         figures[f'Images given to {printable(classes[c])}, which takes more than the teachers '

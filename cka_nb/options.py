@@ -178,9 +178,9 @@ def parser() -> argparse.ArgumentParser:
                      help='weight of a part of the objective, such as intra=0; once for each (cka: '
                      'task, intra, inter, alignment)')
     run.add_argument('--ownership', choices=OWNERSHIPS, default='moments',
-                     help='how the owner of an image is estimated: moments, from all that teachers '
-                     'say and remember (default); class-conditional, from what they say and see; '
-                     'energy, from logits alone; information, new: see cka.InformationOwnership')
+                     help='whose image it is, from logits alone (energy), features too (class-'
+                     'conditional), memories too (moments, the default); or by information')
+    run.add_argument('--open-world', action='store_true', help='a flat target for strange images')
     run.add_argument('--views', type=_seed, default=8, metavar='N', help='views of each image over '
                      'which teachers\' answers are averaged to find its owner (default: 8)')
     run.add_argument('--fixed-views', type=_seed, default=0, metavar='K', help='show K views of '

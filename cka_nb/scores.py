@@ -6,6 +6,9 @@
 __all__ = ['energy', 'EnergyOwnership']
 
 # %% ../nbs/21_scores.ipynb #c3ab4218
+from collections.abc import Callable
+from inspect import signature
+
 import torch
 from torch import Tensor
 
@@ -106,6 +109,16 @@ def check_features(
                              f'{tuple(f_bd.shape)}')
         if checking_values() and (f_bd.abs() > 1e30).any():
             raise ValueError(f'{name} have values above 1e30, whose sums are too large')
+
+def handed(
+    ask: Callable,          # `fit`, `posterior` or the call of an estimator
+    logits: list[Tensor],   # T of (N, C_t)
+    features: list[Tensor], # T of (N, D_t)
+    traces: list[Tensor]|None, # T of (N, M_t)
+):
+    "Call with logits and features, and with traces where the signature names them."
+    names = signature(getattr(ask, 'forward', ask)).parameters
+    return ask(logits, features, **({'traces': traces} if 'traces' in names else {}))
 
 def fitted_state(
     state: dict|None, # of an estimator

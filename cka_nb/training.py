@@ -36,6 +36,7 @@ from .networks import Output
 from .objective import (
     ContrastiveAmalgamation, Objective, check_objective, takes_ownership)
 from .moments import MomentOwnership
+from .open_world import OpenWorldOwnership
 from .processes import engine_for, gathered, world_size
 from .runs import Run, check_out, reading_run, shared_settings
 from .saving import fingerprint, load_state
@@ -144,6 +145,7 @@ def amalgamate(
     device: str|None=None,   # None: a GPU if there is one
     monitor: Dataset|None=None, # a labelled set to watch after each epoch; selects nothing
     ownership: OwnershipEstimator|None=None, # None: MomentOwnership
+    open_world: bool=False,  # a flat target where no teacher is likely to know the image
     # of each image over which answers are averaged for ownership; 0: the image as it is, and no
     # memory of teachers is used, which is one of views
     views: int=8,
@@ -176,14 +178,13 @@ def amalgamate(
     engine = engine_for(device, mixed_precision, tracker, out) # now each process knows its rank
     check_out(training, of_student=True)
     objective = ContrastiveAmalgamation() if objective is None else objective
-    ownership = MomentOwnership(space) if ownership is None else ownership
-    check_estimator(ownership, space)
+    ownership = _estimator(ownership, open_world, space, objective)
     settings = shared_settings(training, engine, images) | dict(
         what='amalgamate', classes=space.classes, tasks=space.tasks(), views=views,
         fixed_views=fixed_views, cached=bool(cache), accumulate=accumulate, ema=ema)
     report = settings | dict(
         images=len(images), objective=settings_of(objective),
-        ownership=type(ownership).__name__ if takes_ownership(objective) else None,
+        ownership=_named(ownership) if takes_ownership(objective) else None,
         augment=in_a_word(augment), device=str(engine.device), monitored=monitor is not None,
         backbone=student.architecture or type(student.backbone).__name__)
     identity = {} if out is None else _identity(settings, teachers, student, augment)
@@ -226,6 +227,18 @@ def _checked(teachers, student, images, monitor) -> tuple[LabelSpace, Unlabelled
         one = Subset(labelled(monitor), [0])
         evaluate(student, one, device='cpu') # wherever the student is, and the run will be
     return space, images
+
+def _estimator(ownership, open_world: bool, space: LabelSpace, objective) -> OwnershipEstimator:
+    ownership = MomentOwnership(space) if ownership is None else ownership
+    check_estimator(ownership, space)
+    if open_world and not takes_ownership(objective):
+        raise ValueError('open_world=True changes what an objective is handed of ownership, '
+                         'and this one takes none: use another objective, or open_world=False')
+    return OpenWorldOwnership(space, ownership) if open_world else ownership
+
+def _named(ownership) -> str: # in what a student says of itself
+    inner = getattr(ownership, 'closed', None)
+    return type(ownership).__name__ + ('' if inner is None else f'({type(inner).__name__})')
 
 def _student_space(teachers, student: Student) -> LabelSpace: # the union, in the student's order
     space = LabelSpace(teachers)
