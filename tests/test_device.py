@@ -11,6 +11,7 @@ import re
 import warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from inspect import signature
 from unittest.mock import patch
 
 import pytest
@@ -687,8 +688,10 @@ def test_estimators_answer_on_the_device_of_their_questions():
     for estimator in (cka.EnergyOwnership(),
                       cka.ClassConditionalOwnership(cka.LabelSpace(teachers)),
                       cka.MomentOwnership(cka.LabelSpace(teachers)),
-                      cka.InformationOwnership(cka.LabelSpace(teachers))):
-        more = [traces] if hasattr(estimator, "start") else []
+                      cka.InformationOwnership(cka.LabelSpace(teachers)),
+                      cka.OpenWorldOwnership(cka.LabelSpace(teachers), cka.MomentOwnership(
+                          cka.LabelSpace(teachers)))):
+        more = [traces] if "traces" in signature(estimator.fit).parameters else []
         estimator.fit(logits, features, *more)
         here = estimator(logits, features, *more)
         with simulated_card():
