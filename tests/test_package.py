@@ -6,7 +6,6 @@ from configparser import ConfigParser
 import pytest
 from conftest import ROOT, python
 
-pytestmark = pytest.mark.xdist_group("wheel")
 LIGHT = """
 import sys, cka_nb, torch
 heavy = {"IPython", "matplotlib", "nbdev", "scipy", "sklearn", "timm"} & sys.modules.keys()
