@@ -6,6 +6,8 @@ is not among them: each process imports it anew. `cka_nb.processes.launched` use
 
 import multiprocessing
 import os
+import runpy
+import sys
 
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["accelerate", "matplotlib.pyplot", "nbdev.test", "sklearn.datasets",
@@ -36,3 +38,12 @@ def run_notebook(path, flags):
     os.chdir(path.parent)
     from nbdev.test import nbdev_test
     nbdev_test(str(path), flags=flags, save=True)
+
+
+def run_command(folder, arguments):
+    """`python -m cka_nb` from a folder; its standard error goes into `errors.txt` there."""
+    os.chdir(folder)
+    with open("errors.txt", "w") as file:
+        os.dup2(file.fileno(), 2)
+    sys.argv[1:] = arguments
+    runpy.run_module("cka_nb", run_name="__main__", alter_sys=True)
