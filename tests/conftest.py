@@ -22,6 +22,7 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    os.environ["TEST_FLAGS"] = config.getoption("flags")  # for `properties.examples`
     config.addinivalue_line("markers", "slow: minutes; runs with --flags slow alone")
 
 
