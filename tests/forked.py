@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import runpy
 import sys
+from threading import Thread
 
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["accelerate", "matplotlib.pyplot", "nbdev.test", "sklearn.datasets",
@@ -41,9 +42,22 @@ def run_notebook(path, flags):
 
 
 def run_command(folder, arguments):
-    """`python -m cka_nb` from a folder; its standard error goes into `errors.txt` there."""
+    """`python -m cka_nb` from a folder, its standard error a pipe: what came is in `errors.txt`."""
     os.chdir(folder)
-    with open("errors.txt", "w") as file:
-        os.dup2(file.fileno(), 2)
+    end, write = os.pipe()
+    reader = Thread(target=_copied, args=(end, "errors.txt"))
+    reader.start()
+    os.dup2(write, 2)
+    os.close(write)
+    sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115  the old one was a file
     sys.argv[1:] = arguments
-    runpy.run_module("cka_nb", run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module("cka_nb", run_name="__main__", alter_sys=True)
+    finally:
+        os.dup2(1, 2)  # the pipe ends
+        reader.join()
+
+
+def _copied(pipe, name):
+    with open(pipe, "rb") as held, open(name, "wb") as file:
+        file.write(held.read())
