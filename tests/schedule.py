@@ -14,12 +14,12 @@ from xdist.scheduler import LoadScopeScheduling
 
 # seconds on one idle core; what is not listed is short, and fills the gaps at the end
 SECONDS = {
-    "test_site": 250, "wheel": 150, "test_safety": 110, "test_faults": 100, "test_device": 70,
-    "test_site, in another browser": 90, "test_processes": 75, "test_properties": 70,
-    "test_images": 65, "test_own_teachers": 64, "test_card": 63, "test_resume": 62,
-    "test_inspection": 61, "test_identity": 60, "test_networks": 52, "test_benchmark_card": 50,
-    "test_fuzz": 49, "test_judging": 48, "test_experiments": 47, "test_size": 40,
-    "test_budgets": 30, "test_drift": 20, "test_checkpoint_properties": 19, "test_oracles": 18,
+    "test_site": 160, "wheel": 120, "test_safety": 110, "test_faults": 90, "test_device": 80,
+    "test_site, in another browser": 75, "test_processes": 70, "test_own_teachers": 55,
+    "test_benchmark_card": 50, "test_networks": 50, "test_resume": 45, "test_properties": 40,
+    "test_card": 40, "test_experiments": 40, "test_size": 38, "test_inspection": 30,
+    "test_judging": 30, "test_oracles": 20, "test_budgets": 20, "test_fuzz": 18,
+    "test_identity": 17, "test_drift": 15, "test_images": 14,
     **{f"test_notebook_runs_and_agrees_with_its_stored_outputs[{name}]": seconds
        for name, seconds in {
            "60_own_teachers": 58, "63_when_things_go_wrong": 56, "41_training": 37,
