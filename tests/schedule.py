@@ -14,7 +14,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 # seconds on one idle core; what is not listed is short, and fills the gaps at the end
 SECONDS = {
-    "test_site": 160, "wheel": 120, "test_safety": 110, "test_faults": 90, "test_device": 80,
+    "test_site": 160, "wheel": 120, "test_device": 140, "test_safety": 110, "test_faults": 90,
     "test_site, in another browser": 75, "test_processes": 70, "test_own_teachers": 55,
     "test_benchmark_card": 50, "test_networks": 50, "test_resume": 45, "test_properties": 40,
     "test_card": 40, "test_experiments": 40, "test_size": 38, "test_inspection": 30,
