@@ -12,7 +12,7 @@ import re
 
 from xdist.scheduler import LoadScopeScheduling
 
-# seconds on one idle core; what is not listed is short, and fills the gaps at the end
+# rough estimates: only their order matters; what is not listed is short, and fills the gaps
 SECONDS = {
     "test_site": 160, "wheel": 120, "test_device": 140, "test_safety": 110, "test_faults": 90,
     "test_site, in another browser": 75, "test_processes": 70, "test_own_teachers": 55,
