@@ -10,9 +10,11 @@ SITE ?= build/site
 
 BIN := .venv/bin
 PIP := -m pip --quiet --disable-pip-version-check
+# Python compiles a module when it is first imported; most of those installed never are
+INSTALL := $(PIP) install --no-compile
 METADATA := settings.ini setup.py pyproject.toml
 
-.PHONY: help setup hooks demo test export notebooks readme docs preview dist chromium clean
+.PHONY: help setup hooks demo test environments export notebooks readme docs preview dist chromium clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -25,8 +27,12 @@ hooks: setup  ## let git clean the notebooks and write the modules before each c
 demo: .venv/installed  ## the whole method on real images, into runs/demo (options: ARGS="...")
 	@$(BIN)/python -m cka_nb demo $(ARGS)
 
-test: setup .venv-colab/installed chromium  ## run every notebook and test, the site, Colab (options of pytest: ARGS="...")
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup --durations 20 $(ARGS)
+test:  ## run every notebook and test, the site, Colab (options of pytest: ARGS="...")
+	@$(MAKE) --no-print-directory -j 3 environments
+	@$(BIN)/python -m pytest -n 2 --durations 20 $(ARGS)
+
+# all that the tests need, at the same time
+environments: setup .venv-colab/installed chromium
 
 export: setup  ## write the Colab cells, clean the notebooks' metadata, write cka_nb/ from them
 	@$(BIN)/python tools/colab.py
@@ -69,12 +75,12 @@ clean:  ## remove what builds and tests leave behind (environments and runs/ sta
 
 .venv/installed: $(METADATA) | .venv/bin/pip
 	@echo "Installing cka_nb into .venv (minutes the first time: PyTorch is large) ..."
-	@$(BIN)/python $(PIP) install -e .
+	@$(BIN)/python $(INSTALL) -e .
 	@touch $@
 
 .venv/installed-dev: $(METADATA) | .venv/bin/pip
 	@echo "Installing cka_nb and its tests' needs into .venv (minutes the first time) ..."
-	@$(BIN)/python $(PIP) install -e ".[dev]"
+	@$(BIN)/python $(INSTALL) -e ".[dev]"
 	@touch .venv/installed $@
 
 # the oldest versions we run on, which Colab has: no package of ours, no nbdev
@@ -82,5 +88,5 @@ clean:  ## remove what builds and tests leave behind (environments and runs/ sta
 	@echo "Installing the oldest supported versions into .venv-colab (minutes the first time) ..."
 	@$(PYTHON) -m venv .venv-colab
 	@$(PYTHON) tools/oldest.py > .venv-colab/oldest.txt
-	@.venv-colab/bin/python $(PIP) install -r .venv-colab/oldest.txt ipykernel
+	@.venv-colab/bin/python $(INSTALL) -r .venv-colab/oldest.txt ipykernel
 	@touch $@

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import forked  # noqa: F401 - the server that tests start processes from
 import pytest
+from schedule import Units, longest_first
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # small networks gain nothing from two
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -21,17 +22,24 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    os.environ["TEST_FLAGS"] = config.getoption("flags")  # for `properties.examples`
     config.addinivalue_line("markers", "slow: minutes; runs with --flags slow alone")
 
 
 def pytest_collection_modifyitems(config, items):
-    """Leave slow tests out, unless they are asked for."""
-    if "slow" in config.getoption("flags"):
-        return
-    slow = [item for item in items if item.get_closest_marker("slow")]
-    items[:] = [item for item in items if item not in slow]
-    if slow:
-        config.hook.pytest_deselected(items=slow)
+    """Leave slow tests out, unless they are asked for; begin with what takes longest."""
+    if "slow" not in config.getoption("flags"):
+        slow = [item for item in items if item.get_closest_marker("slow")]
+        items[:] = [item for item in items if not item.get_closest_marker("slow")]
+        if slow:
+            config.hook.pytest_deselected(items=slow)
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items[:] = longest_first(items)
+
+
+@pytest.hookimpl(optionalhook=True)  # there is none with `-p no:xdist`
+def pytest_xdist_make_scheduler(config, log):
+    return Units(config, log)
 
 
 @pytest.hookimpl(trylast=True)  # after pytest's own summary

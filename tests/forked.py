@@ -6,6 +6,9 @@ is not among them: each process imports it anew. `cka_nb.processes.launched` use
 
 import multiprocessing
 import os
+import runpy
+import sys
+from threading import Thread
 
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["accelerate", "matplotlib.pyplot", "nbdev.test", "sklearn.datasets",
@@ -36,3 +39,25 @@ def run_notebook(path, flags):
     os.chdir(path.parent)
     from nbdev.test import nbdev_test
     nbdev_test(str(path), flags=flags, save=True)
+
+
+def run_command(folder, arguments):
+    """`python -m cka_nb` from a folder, its standard error a pipe: what came is in `errors.txt`."""
+    os.chdir(folder)
+    end, write = os.pipe()
+    reader = Thread(target=_copied, args=(end, "errors.txt"))
+    reader.start()
+    os.dup2(write, 2)
+    os.close(write)
+    sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115  the old one was a file
+    sys.argv[1:] = arguments
+    try:
+        runpy.run_module("cka_nb", run_name="__main__", alter_sys=True)
+    finally:
+        os.dup2(1, 2)  # the pipe ends
+        reader.join()
+
+
+def _copied(pipe, name):
+    with open(pipe, "rb") as held, open(name, "wb") as file:
+        file.write(held.read())

@@ -6,6 +6,7 @@ extreme (a finite value or a named error is due) or wrong (an error is due).
 """
 
 import math
+import os
 
 import numpy as np
 import torch
@@ -15,9 +16,14 @@ from hypothesis import strategies as st
 F32, F64 = torch.float32, torch.float64
 
 
+def examples(count):
+    """How many of these are run: a fifth; with `--flags slow` all of them."""
+    return count if "slow" in os.environ.get("TEST_FLAGS", "") else max(count // 5, 20)
+
+
 def holds(count, check):
     """Run `check(draw)` on this many generated inputs, the same ones every time."""
-    ran = 0
+    ran, count = 0, examples(count)
 
     @settings(max_examples=count, deadline=None, derandomize=True, database=None,
               suppress_health_check=list(HealthCheck))

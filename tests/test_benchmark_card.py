@@ -18,7 +18,6 @@ from cka_nb.objective import ContrastiveAmalgamation
 if simulation.skip_reason():
     pytest.skip(simulation.skip_reason(), allow_module_level=True)
 
-pytestmark = pytest.mark.xdist_group("benchmark on a card")  # it is made once
 ours = importlib.import_module("cka_nb.benchmark")  # beside it there is a function of the name
 
 

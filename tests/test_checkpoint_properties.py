@@ -9,11 +9,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as some
+from properties import examples
 
 from cka_nb.checkpoints import Checkpoints
 from cka_nb.identity import check_same
 
-often = settings(max_examples=300, deadline=None, derandomize=True, database=None)
+often = settings(max_examples=examples(300), deadline=None, derandomize=True, database=None)
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32,
           torch.uint8, torch.int8, torch.bool)
 

@@ -18,7 +18,6 @@ from nbclient import NotebookClient
 from packaging.requirements import Requirement
 from stored import differences
 
-pytestmark = pytest.mark.xdist_group("wheel")
 PYTHON = ROOT / ".venv-colab" / "bin" / "python"
 CHAPTERS = sorted((ROOT / "nbs").glob("*.ipynb"))
 # what old versions do otherwise shows here first; the others too with `--flags slow`

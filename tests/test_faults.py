@@ -354,7 +354,8 @@ def until(there, process, seconds=120):
         time.sleep(.02)
 
 
-@pytest.mark.parametrize("number, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("number, status", [
+    (signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)])
 def test_a_signal_to_the_command_line(number, status, folders, tmp_path):
     def stopped(*more):
         process = started(folders, tmp_path / "run", "--save-steps", "1", *more)
@@ -379,6 +380,7 @@ def newest_name(out):
     return names[-1] if names else None
 
 
+@pytest.mark.slow
 def test_a_signal_to_the_launcher_of_two(folders, tmp_path):
     torchrun = (Path(sys.executable).with_name("torchrun"), "--standalone", "--nproc_per_node", "2",
                 "-m", "cka_nb")

@@ -17,6 +17,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as some
+from properties import examples
 from torch import nn
 from torchvision import transforms as v1
 from torchvision.transforms import v2
@@ -168,7 +169,7 @@ plain = some.recursive(
 
 
 @given(plain, plain)
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=examples(300), deadline=None, derandomize=True)
 def test_nested_values_are_the_same_if_json_says_so(one, other):
     alike = json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
     assert (not differences(told(one, "it"), told(other, "it"))) == alike

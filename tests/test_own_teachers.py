@@ -5,8 +5,6 @@ Weights are random or lightly trained, nothing is fetched.
 
 import json
 import os
-import subprocess
-import sys
 
 import numpy as np
 import onnxruntime
@@ -16,6 +14,7 @@ import torch
 import transformers
 from architectures import TIMM, TORCHVISION, TRANSFORMERS, look, networks
 from conftest import ROOT
+from forked import forked, run_command
 from PIL import Image
 
 import cka_nb as cka
@@ -87,11 +86,10 @@ def test_from_two_timm_models_and_a_folder_to_onnx_in_four_commands(folder, tmp_
     work = folder / "work"
     work.mkdir()
     for command in commands.replace("\n        ", " ").split("\n")[1:]:
-        line = [sys.executable, "-m", "cka_nb", *command.split()]
-        run = subprocess.run(line, cwd=work, capture_output=True, text=True,
-                             env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
-        assert run.returncode == 0, run.stderr
-        assert all(": note: " in text for text in run.stderr.splitlines()), run.stderr
+        status, said = forked(run_command, work, command.split(), log=tmp_path / "log.txt")
+        errors = (work / "errors.txt").read_text()
+        assert status == 0, said + errors
+        assert all(": note: " in text for text in errors.splitlines()), errors
     student = cka.Student.load(work / "run/student")
     assert student.classes == ["down", "across", "both", "none"]
     agree(work / "student.onnx", student, torch.rand(5, 3, 32, 32))

@@ -6,7 +6,7 @@ from configparser import ConfigParser
 import pytest
 from conftest import ROOT, python
 
-pytestmark = pytest.mark.xdist_group("wheel")
+IN_A_WORKER = "PYTEST_XDIST_WORKER" in os.environ
 LIGHT = """
 import sys, cka_nb, torch
 heavy = {"IPython", "matplotlib", "nbdev", "scipy", "sklearn", "timm"} & sys.modules.keys()
@@ -27,6 +27,13 @@ def test_version_is_the_one_in_settings(installed, site):
     settings.read(ROOT / "settings.ini", encoding="utf-8")
     out = installed("-c", "import cka_nb; print(cka_nb.__file__, cka_nb.__version__)")
     assert out == f"{site / 'cka_nb' / '__init__.py'} {settings['package']['version']}"
+
+
+def test_the_wheel_is_built_once(site, tmp_path_factory):
+    """Tests that share what is made once share a process: `tests/schedule.py`."""
+    top = tmp_path_factory.getbasetemp()
+    top = top.parent if IN_A_WORKER else top
+    assert len([*top.glob("popen-*/package0" if IN_A_WORKER else "package0")]) == 1
 
 
 def test_every_module_and_the_type_marker_are_shipped(site):

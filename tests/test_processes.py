@@ -22,7 +22,7 @@ def alone():
     return amalgamated()
 
 
-@pytest.mark.parametrize("processes", [2, 4])
+@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_several_processes_take_the_steps_of_one(processes, alone):
     for weights, history in launched(amalgamated, processes):
         assert_close(weights, alone[0], **EXACT)

@@ -426,6 +426,7 @@ def test_an_estimator_owns_images_or_says_what_is_wrong(name):
 
 
 def test_there_are_10_000_inputs_for_losses():
+    """With `--flags slow`; a fifth of them always."""
     kinds = {"losses": LOSSES, "algebra": LOSSES, "objectives": OBJECTIVES,
              "estimators": ESTIMATORS}
     assert sum(EXAMPLES[name] * len(of) for name, of in kinds.items()) >= 10_000
@@ -839,5 +840,6 @@ def test_what_is_stored_is_bit_equal(tmp_path):
 
 
 def test_there_are_2_000_inputs_for_teachers_and_data():
+    """With `--flags slow`; a fifth of them always."""
     kinds = ("teachers", "renamed", "spaces", "unlabelled", "subsets", "orders", "stored")
     assert sum(EXAMPLES[name] for name in kinds) >= 2_000

@@ -25,9 +25,6 @@ from playwright.sync_api import sync_playwright
 
 import cka_nb
 
-# two browsers at work, on one site
-pytestmark = pytest.mark.xdist_group("site")
-SECOND = pytest.mark.xdist_group("site, in another browser")
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = sorted(path.stem for path in (ROOT / "nbs").glob("*.ipynb"))
 MODULES = sorted(path.stem for path in (ROOT / "cka_nb").glob("[a-z]*.py"))
@@ -36,6 +33,8 @@ SOURCES = [f"_modules/cka_nb/{name}" for name in MODULES
            if "\n__all__ = []\n" not in (ROOT / "cka_nb" / f"{name}.py").read_text("utf-8")]
 PAGES = [*CHAPTERS, "genindex", "search", "_modules/index", *SOURCES]
 LIKE_ANOTHER = {*SOURCES} - {"_modules/cka_nb/data"}  # one template and one set of colours
+# some of them always, the others with `--flags slow`
+SOME = {f"_modules/cka_nb/{name}" for name in ("benchmark", "data", "options")}
 # where colours are judged, in both schemes, which takes most of a page's time; the others have no
 # kind of text that these have not; on every page with `--flags slow`
 COLOURS = {"index", "00_tour", "62_many_gpus", "70_results", "genindex", "search",
@@ -46,6 +45,15 @@ COLOURLESS = AXE | {"rules": {"color-contrast": {"enabled": False}}}
 # the parts of code and of formulas have no role of their own, and are most of a page's elements
 PLAIN = """document.querySelectorAll('.highlight pre, mjx-container').forEach(
     part => part.replaceChildren(part.textContent))"""
+# words of one kind have one colour: three of each are judged; with `--flags slow` all of them
+FEWER = """const seen = {};
+    document.querySelectorAll('.highlight pre span[class]').forEach(word => {
+        let kind = word.className;
+        for (let at = word.parentElement; at && at.tagName != 'ARTICLE'; at = at.parentElement)
+            kind += `|${at.tagName} ${at.className} ${at.style.cssText}`;
+        seen[kind] = 1 + (seen[kind] || 0);
+        if (seen[kind] > 3 && !word.childElementCount && !word.style.cssText)
+            word.replaceWith(word.textContent); })"""
 QUIET = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync"]
 SEVERE = {"serious", "critical"}
@@ -139,10 +147,11 @@ def width_on_a_phone(page):
 def test_these_are_all_pages(folder):
     found = {str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.html")}
     assert {name for name in found if not name.startswith("_static/")} == set(PAGES)
+    assert SOME <= set(PAGES)
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[SECOND] * (k % 2))
-                                  for k, name in enumerate(PAGES)])
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=[pytest.mark.slow] * (name in {*SOURCES} - SOME)) for name in PAGES])
 def test_page(name, visit, request):
     page = visit(name)
     assert not page.faults
@@ -156,7 +165,8 @@ def test_page(name, visit, request):
         return
     # what is folded is read too; opening fades in, and colours are judged when that is over
     page.add_style_tag(content="* { animation: none !important; transition: none !important; }")
-    colours = name in COLOURS or "slow" in request.config.getoption("flags")
+    slow = "slow" in request.config.getoption("flags")
+    colours = name in COLOURS or slow
     for scheme in ("light", "dark")[:1 + colours]:
         if scheme == "dark":
             page.emulate_media(color_scheme=scheme)
@@ -165,8 +175,8 @@ def test_page(name, visit, request):
         page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
         assert page.evaluate("document.documentElement.dataset.theme") == scheme
         assert width_on_a_phone(page) <= 390
-        if not colours:
-            page.evaluate(PLAIN)
+        if not slow:
+            page.evaluate(FEWER if colours else PLAIN)
         found = Axe().run(page, options=AXE if colours else COLOURLESS).response["violations"]
         severe = [(f["id"], n["html"], n["any"]) for f in found if f["impact"] in SEVERE
                   for n in f["nodes"]]
@@ -176,7 +186,10 @@ def test_page(name, visit, request):
 
 @functools.cache
 def soup_at(path):
-    return BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
+    """A page, parsed; words of code are without their colours, which are most of its elements."""
+    plain = lambda code: re.sub(r'<span class="[a-z]\w{0,2}">([^<]*)</span>', r"\1", code[0])
+    page = re.sub(r"<pre>.*?</pre>", plain, path.read_text(encoding="utf-8"), flags=re.S)
+    return BeautifulSoup(page, "html.parser")
 
 
 def soup_of(folder, name):
