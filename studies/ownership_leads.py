@@ -15,6 +15,12 @@ two settings, one for digits beside natural images. A choice between the two by 
 of the heap agree found more owners than the form that was kept, most in four_groupnorm_new (90 % of
 them). It asks that teachers own equally many images whatever they know, which suits these label
 sets of two and three classes; we know of no reason why it should suit others, and left it out.
+
+Do two halves of the heap also tell whether these owners are better than the first belief? Mutual
+information of the beliefs of two estimators, fitted to a half each, was compared in 15 runs. It
+prefers the first belief in 11, whose class has the larger negative log-likelihood in 9 of these.
+Between weights of 0, 1/2 and 1 for the teachers' shares it is within half a point of the best in
+12. So it may choose between forms of one kind, and is no check against the first belief.
 """
 
 import json
