@@ -107,12 +107,14 @@ def believe(
 def _part_by_part(ownership, answers: MeanAnswers, space: LabelSpace, use_traces: bool) -> Beliefs:
     "Beliefs of more images than are held; the posterior in float16, which halves its memory."
     count, has_posterior = len(answers.images), hasattr(ownership, 'posterior')
+    # a belief that is spread has differences which no half holds
+    dtype = torch.float32 if hasattr(ownership, 'known') else torch.float16
     beliefs = Beliefs(torch.zeros(count, len(space.columns)), torch.zeros(
-        count, len(space), dtype=torch.float16) if has_posterior else None)
+        count, len(space), dtype=dtype) if has_posterior else None)
     for index_b, *parts in answers.each():
         said = _beliefs_of(ownership, parts, space, use_traces)
         beliefs.ownership[index_b] = said.ownership
-        if has_posterior: beliefs.posterior[index_b] = said.posterior.half()
+        if has_posterior: beliefs.posterior[index_b] = said.posterior.to(dtype)
     for x in beliefs if world_size() > 1 else (): # each process filled its share
         for rows in () if x is None else x.split(65_536): rows.copy_(_summed(rows, answers.device))
     return beliefs

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .calibration import further_scores
+from .devices import device_for
 from .diagnostics import judge_heap
 from .evaluation import agreement, answers_of, probe, scores
 from .files import as_text, versions, write_json
@@ -172,19 +173,32 @@ def means_of(per_seed: list) -> dict|float: # of numbers, or of dicts with the s
     if not isinstance(per_seed[0], dict): return sum(per_seed) / len(per_seed)
     return {k: means_of([its[k] for its in per_seed]) for k in per_seed[0]}
 
+def check_beside(result: dict, setting, device: str|None, path) -> None:
+    "`ValueError` if rows that are made now would be of another run than the result's."
+    its_own = lambda versions: {k: v for k, v in versions.items() if k != 'cka_nb'}
+    now = {'about': setting.about, 'epochs': {'teachers': setting.teaching['epochs']},
+           'steps': setting.steps, 'versions': versions(), 'threads': torch.get_num_threads(),
+           'device': device_name(device)}
+    then, now = ({k: its_own(its[k]) if k == 'versions' else its[k] for k in now}
+                 for its in (result, now))
+    check_same(account(**then), account(**now), path)
+
+def device_name(device: str|None) -> str: # None: a GPU if there is one
+    where = device_for(device)
+    return torch.cuda.get_device_name(where) if where.type == 'cuda' else str(where)
+
 def beside(result: dict, per_seed: list[dict]) -> dict: # the result with further rows
     "Add the rows of a later run with the same teachers; their answers tell whether they are."
-    had = {row['name']: row for row in result['rows']}
-    rows = summary(per_seed)
-    its_own = lambda versions: {k: v for k, v in versions.items() if k != 'cka_nb'}
-    check_same(account(versions=its_own(result['versions'])),
-               account(versions=its_own(versions())), 'the result, to which rows cannot be added')
-    for row in rows:
-        if row['right'] != had.get(row['name'], row)['right']:
-            raise ValueError(f'{row["name"]} gives other answers than in the result, so rows '
-                             'cannot be added: make all of them again, into another folder')
-    rows = [*result['rows'], *(row for row in rows if row['name'] not in had)]
+    had, rows = {row['name']: row for row in result['rows']}, summary(per_seed)
     found = means_of([rows_n['concatenated']['heap']['estimators'] for rows_n in per_seed])
+    size = lambda row: had.get('labels', row)['parameters'] if 'steps' in row else row['parameters']
+    if other := [row['name'] for row in rows if size(row) != row['parameters']
+                 or row['right'] != had.get(row['name'], row)['right']] or [
+            name for name, its in result['heap']['estimators'].items()
+            if abs(found[name]['owner'] - its['owner']) > 1e-6]:
+        raise ValueError(f'{other[0]} is another than in the result, so rows cannot be added: make '
+                         'all of them again, into another folder')
+    rows = [*result['rows'], *(row for row in rows if row['name'] not in had)]
     heap = result['heap'] | {'estimators': found | result['heap']['estimators']}
     others = [row['name'] for row in rows if ':' not in row['name']]
     return result | {'rows': rows, 'heap': heap, 'paired': [

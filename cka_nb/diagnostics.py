@@ -120,8 +120,9 @@ def known_in(space, logits: list[Tensor], beliefs: Beliefs, index: Tensor) -> di
     posterior_nc = beliefs.posterior[index].float()
     known_n = known_of(posterior_nc, logits, space.columns,
                        fit_known(posterior_nc, logits, space.columns))
+    least = known_n.argsort(stable=True)[:20]
     return {'mean': known_n.mean().item(), 'unlikely': (known_n < .5).sum().item(),
-            'least': index[known_n.argsort()[:20]].tolist()} # images, by their numbers
+            'least': index[least[known_n[least] < .5]].tolist()} # at most 20, by their numbers
 
 def _of_answers(space, logits: list[Tensor]) -> list[str]: # what no good answers look like
     count = len(logits[0])

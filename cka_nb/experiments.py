@@ -18,11 +18,10 @@ from torch import Tensor
 from .baselines import (
     MORE_OBJECTIVES, NATURAL_OBJECTIVES, OBJECTIVES, PARTS, trials, without)
 from .classes import LabelSpace
-from cka_nb.comparison import (
-    Rows, beside, compare, means_of, openings, report, result_of, rows_in, spread, stored_result,
-    summary)
+from .comparison import (
+    Rows, beside, check_beside, compare, device_name, means_of, openings, report, result_of,
+    rows_in, spread, stored_result, summary)
 from .data import TensorImages
-from .devices import device_for
 from .diagnostics import ESTIMATORS
 from .files import versions, write_json
 from .identity import account, settings_of
@@ -245,7 +244,7 @@ def experiment(
     if name is None: return say(listed(table))
     if name not in table:
         raise ValueError(f'no experiment {name!r}; `cka_nb experiment` lists those there are')
-    e, folder = _lacking(table[name], _stored(table[name], Path(out))), Path(runs, name)
+    e, folder = _lacking(table[name], Path(out), device), Path(runs, name)
     if other := {*(seeds or ())} - {*e.seeds}:
         raise ValueError(f'{name} has the seeds {e.seeds[0]} to {e.seeds[-1]}, not {min(other)}')
     for seed in seeds or e.seeds:
@@ -293,9 +292,11 @@ def _stored(e: Experiment, out: Path) -> dict: # what the result says of its set
     result = stored_result(e.result, out)
     return result.get('settings', {}).get(e.part, {'seeds': []}) if e.part else result
 
-def _lacking(e: Experiment, of: dict) -> Experiment: # of a whole result, the rows it does not have
+def _lacking(e: Experiment, out: Path, device) -> Experiment: # of a whole result, the rows it lacks
+    of = _stored(e, out)
     has = {row['name'] for row in of.get('rows', ())} if e.setting.steps else set()
     if not has or has >= e.rows.keys() or of['seeds'] != [*e.seeds]: return e
+    check_beside(of, e.setting, device, out/f'{e.result}.json')
     return replace(e, rows={row: its for row, its in e.rows.items() if row not in has}, twin=False,
                    summed=lambda _, whole: beside(of, [*whole.values()]))
 
@@ -306,10 +307,9 @@ def _written(name: str, e: Experiment, whole: dict, out: Path, device, say) -> d
     if not whole or len(whole) < max(len(had), len(e.seeds) * (e.judge == 'held_out')):
         return say(f'whole seeds: {[*whole]}; the result has {had}, the experiment {[*e.seeds]}: '
                    'nothing written')
-    where = device_for(device)
     result = {'what': e.what, 'command': f'cka_nb experiment {name}', 'seeds': [*whole],
-              'versions': versions(), 'threads': torch.get_num_threads(), 'device': str(where)
-              if where.type != 'cuda' else torch.cuda.get_device_name(where)} | e.summed(e, whole)
+              'versions': versions(), 'threads': torch.get_num_threads(),
+              'device': device_name(device)} | e.summed(e, whole)
     if 'gap_closed' in result and e.judge == 'test':
         result['openings'] = openings(of, result['rows'])
     if e.part: # beside the other settings

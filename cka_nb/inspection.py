@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from .asking import MeanAnswers
+from .asking import LARGEST, MeanAnswers, sample_of
 from .beliefs import believe
 from .checkpoints import check_folder
 from .classes import LabelSpace
@@ -69,6 +69,7 @@ class Inspection(NamedTuple):
     images: Unlabelled # those that can be read
     belief_nc: Tensor  # (N, C) of each image over the union
     space: LabelSpace  # of the teachers
+    least: list[int]   # which of the images are least likely to be known
 
 def inspected(
     teachers: list[Teacher], images, views: int=8, augment: Callable|None=random_affine,
@@ -107,7 +108,12 @@ def inspected(
                teachers={n: fingerprint(t) for n, t in zip(space.names, teachers)})
     belief_nc = (mixture(means[0], beliefs.ownership, space.columns) if beliefs.posterior is None
                  else beliefs.posterior)
-    return Inspection(report, run, answers.images, belief_nc, space)
+    known, least = report['belief']['known'], []
+    if known: # in the report an image has the number that it has in the data set
+        items, least = answers.images.items, known['least']
+        number = items.index if isinstance(items, Chosen) else sample_of(found['count'], LARGEST)
+        known['least'] = [int(number[i]) for i in least]
+    return Inspection(report, run, answers.images, belief_nc, space, least)
 
 # %% ../nbs/48_inspection.ipynb #486a5536
 def inspect(
@@ -142,7 +148,8 @@ def as_lines(
     lines += ['', *as_text(_of_classes(report['belief'])).splitlines(), '',
               f'doubt: entropy {100 * doubt["entropy"]:.0f} % of its largest; no class reaches one '
               f'half for {100 * doubt["below_half"]:.0f} % of the images']
-    if known := report['belief']['known']:
+    known = report['belief']['known']
+    if known and known['least']:
         lines.append(f'P(known): below one half for {known["unlikely"]:,} images, least for number '
                      f'{", ".join(map(str, known["least"][:5]))}; if they show other things than '
                      'the classes, see open_world')
@@ -278,9 +285,9 @@ def _figures(found: Inspection) -> dict: # caption -> figure of matplotlib
         "what the teachers' own probabilities add up to": plot_belief(report),
         'Images of which the belief is least sure, and surest': plot_examples(
             found.images, belief_nc, classes)}
-    if known := report['belief']['known']:
+    if found.least:
         figures['Images whose class the teachers are least likely to know'] = plot_examples(
-            Chosen(found.images, known['least']), belief_nc[known['least']], classes)
+            Chosen(found.images, found.least), belief_nc[found.least], classes)
     for c in swallowing(*_counts(report))[:3]:
         its = (belief_nc.argmax(1) == c).nonzero()[:, 0]
         figures[f'Images given to {printable(classes[c])}, which takes more than the teachers '

@@ -11,9 +11,11 @@ from torch import Tensor
 
 from .classes import LabelSpace
 from .ownership import owners_of
-from .scores import energy, fitted_state, handed, two_heaps
+from .scores import check_fit, energy, fitted_state, handed, two_heaps
 
 # %% ../nbs/26_open_world.ipynb #c5a90200
+FEWEST = 32 # images of which it can be said what is usual
+
 def fit_known(
     posterior: Tensor,         # (N, C) a belief over the union, of the whole unlabelled set
     logits: list[Tensor],      # T of (N, C_t)
@@ -28,7 +30,10 @@ def fit_known(
     signs_n2 = _signs(posterior, logits, columns, state)
     mean_2 = signs_n2.mean(0)
     state['signs'] = torch.stack([mean_2, _root(((signs_n2 - mean_2)**2).mean(0))])
-    return state | {'heaps': two_heaps(_score(signs_n2, state))}
+    heaps = two_heaps(_score(signs_n2, state))
+    # too few images, or no better told by two heaps than by one: no opinion
+    some = len(posterior) >= FEWEST and heaps[2] * len(posterior) >= 3
+    return state | {'heaps': heaps if some else torch.zeros_like(heaps)}
 
 def known_of(
     posterior: Tensor,         # (B, C)
@@ -57,7 +62,7 @@ def _shares(posterior: Tensor, columns) -> Tensor: # (B, T), rows sum to 1
     owned_bt = owners_of(posterior.double(), columns)
     return owned_bt / owned_bt.sum(1, keepdim=True).clamp_min(1e-9)
 
-def _root(variance: Tensor) -> Tensor: return variance.sqrt().clamp_min(1e-6)
+def _root(variance: Tensor) -> Tensor: return variance.sqrt().clamp_min(1e-3) # not of rounding
 
 # %% ../nbs/26_open_world.ipynb #8932cf91
 class OpenWorldOwnership:
@@ -69,9 +74,11 @@ class OpenWorldOwnership:
         space: LabelSpace, # whose columns say which classes each teacher knows
         closed,            # the other estimator, which has a `posterior`
     ):
-        if not hasattr(closed, 'posterior'):
-            raise TypeError(f'{type(closed).__name__} has no posterior over classes to spread')
-        self.columns = getattr(closed, 'columns', space.columns)
+        if isinstance(closed, type) or not hasattr(closed, 'posterior'):
+            name = closed.__name__ if isinstance(closed, type) else type(closed).__name__
+            raise TypeError(f'{name} is no estimator with a posterior over classes to spread')
+        if hasattr(closed, 'columns'): self.columns = closed.columns
+        self.places = getattr(closed, 'columns', space.columns)
         self.closed = closed
         self.state = None
 
@@ -81,19 +88,29 @@ class OpenWorldOwnership:
         traces: list[Tensor]=None, # T of (N, M_t)
     ) -> dict[str, Tensor]:        # the state: plain tensors
         "Fit the other estimator, then what is usual in the set."
+        check_fit(logits, self.places)
         handed(self.closed.fit, logits, features, traces)
-        said_nc = handed(self.closed.posterior, logits, features, traces)
+        state = fit_known(self._said(logits, features, traces), logits, self.places)
         its = getattr(self.closed, 'state', None)
-        self.state = fit_known(said_nc, logits, self.columns) | {
-            f'closed.{k}': v for k, v in (its if isinstance(its, dict) else {}).items()}
+        its = its if isinstance(its, dict) and all(isinstance(k, str) for k in its) else {}
+        self.state = state | {f'closed.{k}': v for k, v in its.items()}
         return self.state
+
+    def _said(self, logits, features, traces) -> Tensor: # (B, C)
+        said_bc = handed(self.closed.posterior, logits, features, traces)
+        wanted = (len(logits[0]), 1 + max(max(its) for its in self.places))
+        if said_bc.shape != wanted:
+            raise ValueError(f'the posterior must be (images, classes) = {wanted}, got '
+                             f'{tuple(said_bc.shape)}')
+        return said_bc if said_bc.is_floating_point() else said_bc.float()
 
     def _asked(self, logits, features, traces) -> tuple[Tensor, Tensor]: # (B, C), (B,)
         state = fitted_state(self.state)
         its = {k.removeprefix('closed.'): v for k, v in state.items() if k.startswith('closed.')}
-        if its: self.closed.state = its
-        said_bc = handed(self.closed.posterior, logits, features, traces)
-        return said_bc, known_of(said_bc, logits, self.columns, state)
+        try: self.closed.state = its or self.closed.state # as it was fitted, when a run goes on
+        except AttributeError: pass # it keeps it otherwise
+        said_bc = self._said(logits, features, traces)
+        return said_bc, known_of(said_bc, logits, self.places, state)
 
     def known(self,
         logits: list[Tensor],      # T of (B, C_t)
@@ -119,4 +136,4 @@ class OpenWorldOwnership:
     ) -> Tensor:                   # (B, T) in [0, 1]
         "P(known) times the owners of the other belief."
         said_bc, known_b = self._asked(logits, features, traces)
-        return owners_of(said_bc, self.columns) * known_b[:, None]
+        return owners_of(said_bc, self.places) * known_b[:, None]

@@ -231,10 +231,11 @@ def _checked(teachers, student, images, monitor) -> tuple[LabelSpace, Unlabelled
 def _estimator(ownership, open_world: bool, space: LabelSpace, objective) -> OwnershipEstimator:
     ownership = MomentOwnership(space) if ownership is None else ownership
     check_estimator(ownership, space)
-    if open_world and not takes_ownership(objective):
-        raise ValueError('open_world=True changes what an objective is handed of ownership, '
-                         'and this one takes none: use another objective, or open_world=False')
-    return OpenWorldOwnership(space, ownership) if open_world else ownership
+    if not open_world or isinstance(ownership, OpenWorldOwnership): return ownership
+    if not getattr(objective, 'takes_posterior', False):
+        raise ValueError('open_world=True spreads the belief that an objective is handed, and this '
+                         'one takes none: use another objective, or open_world=False')
+    return OpenWorldOwnership(space, ownership)
 
 def _named(ownership) -> str: # in what a student says of itself
     inner = getattr(ownership, 'closed', None)
