@@ -71,6 +71,16 @@ class Inspection(NamedTuple):
     space: LabelSpace  # of the teachers
     least: list[int]   # which of the images are least likely to be known
 
+def _numbered(report: dict, asked: Unlabelled) -> list[int]: # places among the images asked about
+    "In the report an image has the number that it has in the data set."
+    known = report['belief']['known']
+    if not known: return []
+    least, items = known['least'], asked.items
+    number = (items.index if isinstance(items, Chosen) else
+              sample_of(report['images']['count'], LARGEST))
+    known['least'] = [int(number[i]) for i in least]
+    return least
+
 def inspected(
     teachers: list[Teacher], images, views: int=8, augment: Callable|None=random_affine,
     batch_size: int=256, device: str|None=None, ownership=None, # all as for `inspect`
@@ -108,11 +118,7 @@ def inspected(
                teachers={n: fingerprint(t) for n, t in zip(space.names, teachers)})
     belief_nc = (mixture(means[0], beliefs.ownership, space.columns) if beliefs.posterior is None
                  else beliefs.posterior)
-    known, least = report['belief']['known'], []
-    if known: # in the report an image has the number that it has in the data set
-        items, least = answers.images.items, known['least']
-        number = items.index if isinstance(items, Chosen) else sample_of(found['count'], LARGEST)
-        known['least'] = [int(number[i]) for i in least]
+    least = _numbered(report, answers.images)
     return Inspection(report, run, answers.images, belief_nc, space, least)
 
 # %% ../nbs/48_inspection.ipynb #486a5536
