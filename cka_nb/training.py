@@ -238,8 +238,9 @@ def _estimator(ownership, open_world: bool, space: LabelSpace, objective) -> Own
     return OpenWorldOwnership(space, ownership)
 
 def _named(ownership) -> str: # in what a student says of itself
-    inner = getattr(ownership, 'closed', None)
-    return type(ownership).__name__ + ('' if inner is None else f'({type(inner).__name__})')
+    name = type(ownership).__name__
+    if not isinstance(ownership, OpenWorldOwnership): return name
+    return f'{name}({_named(ownership.closed)})'
 
 def _student_space(teachers, student: Student) -> LabelSpace: # the union, in the student's order
     space = LabelSpace(teachers)
