@@ -181,7 +181,8 @@ def _heaps(name: str, setting: Setting) -> Experiment: # owned rows with several
         if row != 'cfl_owned': rows[f'{row}_information'] = dict(
             objective=makes[row], ownership='information')
     rows['kd_owned_noisy'] = dict(objective=makes['kd_owned'], ownership='noisy')
-    if name[:5] in ('seven', 'digit'): rows['cka_open'] = rows['cka'] | {'open_world': True}
+    if name[:5] in ('seven', 'digit'):
+        rows['cka_open'] = rows['cka_information'] | {'open_world': True}
     rows['owner_given'] = dict(objective=makes['cka'], ownership='given')
     return Experiment(setting, rows, range(setting.seeds), name, _rows_of, 'another heap',
                       twin=True, minutes=setting.minutes)
