@@ -30,11 +30,11 @@ from .devices import device_for
 from .evaluation import evaluate
 from .files import as_text, versions, write_json
 from .image_files import ImageFiles
+from .information import InformationOwnership
 from .labels import digits
 from .memory import contrast_table, size_table, teachers_table
 from .models import SmallResNet, SmallVGG, build_backbone
 from .objective import ContrastiveAmalgamation
-from .moments import MomentOwnership
 from .ownership import ClassConditionalOwnership
 from .processes import HALF, precision_for
 from .student import Student
@@ -169,7 +169,7 @@ def agreement_table(
 ) -> dict: # setting, seconds and ratios (none), rows by 'device, precision', failed
     "A small amalgamation on the CPU and on the device: losses, accuracies, waits of the host."
     s, cuda = SMALL if small else FULL, device.type == 'cuda'
-    owns = ClassConditionalOwnership if small else MomentOwnership # the one is found faster
+    owns = ClassConditionalOwnership if small else InformationOwnership # the one is found faster
     train, held_out, _ = digits()
     images = train.images[:s['digits']]
     teachers = [train_teacher(net(5, in_channels=1), train, list(classes), s['taught'],

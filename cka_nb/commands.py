@@ -99,8 +99,8 @@ def _normalisation(wants: Preprocess): # mean and std, or nothing
 OBJECTIVES = {'cka': ContrastiveAmalgamation, 'kd': joint_distillation,
               'kd_task': task_distillation, 'kd_owned': owned_distillation,
               'cfl': CommonFeatureLearning}
-OWNERSHIPS = {'moments': MomentOwnership, 'class-conditional': ClassConditionalOwnership,
-              'information': InformationOwnership, 'energy': lambda space: EnergyOwnership()}
+OWNERSHIPS = {'information': InformationOwnership, 'moments': MomentOwnership,
+              'class-conditional': ClassConditionalOwnership, 'energy': lambda space: EnergyOwnership()}
 AUGMENTATIONS = {'affine': random_affine, 'crop-flip': random_crop_flip, 'none': None}
 
 def objective_from(
@@ -129,7 +129,7 @@ def student_from_folders(
     unknown: str='raise',            # those of classes that no teacher knows: or 'wrong', 'skip'
     calibration: str|Path|None=None, # labelled images to fit a temperature to, at the end
     command: str|None=None,          # for run.json
-    ownership: str='moments',        # a name of OWNERSHIPS
+    ownership: str='information',    # a name of OWNERSHIPS
     **training,                      # as for `amalgamate`
 ) -> Student:
     "Amalgamate teachers on a folder of images; student, history, result and report in `out`."

@@ -25,10 +25,10 @@ from .classes import LabelSpace
 from .core import seeded
 from .data import Unlabelled, random_affine, random_crop_flip, view_of
 from .identity import images_hash
+from .information import InformationOwnership
 from .loop import Trainer, Training
 from .models import build_backbone
 from .objective import ContrastiveAmalgamation
-from .moments import MomentOwnership
 from .processes import engine_for
 from .saving import fingerprint
 from .soft_targets import mixture_loss
@@ -204,7 +204,7 @@ def runs_table(
     def asking(): MeanAnswers(teachers, images, s['views'], random_affine, device=device).fill()
     def believing(): # of random networks, of which there is something to say
         with warnings.catch_warnings(action='ignore'):
-            believe(MomentOwnership(space), answers, space, True)
+            believe(InformationOwnership(space), answers, space, True)
     make = lambda objective: until.enter_context(step_of(
         objective, lambda x, index_b: ask(teachers, x), space, widths, images, s, device))
     with (tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, seeded(0),

@@ -8,13 +8,14 @@ __all__ = ['figures_of']
 # %% ../nbs/36_diagnostics.ipynb #8b8d0fb2
 import math, warnings
 from collections.abc import Callable
+from inspect import signature
 from itertools import combinations
 
 import torch
 from torch import Tensor
 
 from .asking import MeanAnswers, sample_of
-from .beliefs import Beliefs, believe, one_owner
+from .beliefs import Beliefs, OwnershipEstimator, believe, one_owner
 from .calibration import proper_scores
 from .classes import LabelSpace
 from .controls import GivenOwnership, owners_of, readings, what_teachers_say
@@ -190,13 +191,59 @@ def _of_doubt(space, teachers: dict, belief: dict, few: list) -> list[str]:
                      '--drop')
     return notes
 
+# %% ../nbs/36_diagnostics.ipynb #b2357638
+def evidence_of(
+    ownership: OwnershipEstimator, # that was fitted
+    space: LabelSpace,
+    traces: list[Tensor], # T of (n, M_t)
+    traced: bool=True,    # False: they were not handed to it
+) -> dict: # ownership, asks, remembers, left_out
+    "What an estimator found the owners from: what it asks for, and names of teachers by memory."
+    inner, state = getattr(ownership, 'closed', ownership), getattr(ownership, 'state', None)
+    handed = signature(getattr(inner.fit, 'forward', inner.fit)).parameters
+    asks = [k for k in ('logits', 'features', 'traces') if k in handed and (traced or k != 'traces')]
+    tilts = {k.split('.')[-1]: v for k, v in (state if isinstance(state, dict) else {}).items()
+             if '.tilt' in f'.{k}'}
+    pulls = [bool(tilts[f'tilt{t}'].any()) if f'tilt{t}' in tilts else None
+             for t in range(len(traces))]
+    where = lambda said: [name for name, pull, u in zip(space.names, pulls, traces)
+                          if pull is said and u.shape[1] and 'traces' in asks]
+    return {'ownership': estimator_name(ownership), 'asks': asks, 'remembers': where(True),
+            'left_out': where(False)}
+
+def estimator_name(ownership: OwnershipEstimator) -> str:
+    "The name of its class, and in brackets of the estimator that it stands around."
+    name = type(ownership).__name__
+    return f'{name}({estimator_name(ownership.closed)})' if hasattr(ownership, 'closed') else name
+
+def evidence_line(
+    evidence: dict, # as `evidence_of` gives it
+) -> str:
+    "The evidence in words."
+    asks, parts = evidence['asks'], []
+    if said := [k for k in asks if k != 'traces']: parts.append(' and '.join(said))
+    if evidence['remembers']:
+        parts.append(f'what {_listed(evidence["remembers"])} remembers of its training images')
+    elif 'traces' in asks and not evidence['left_out']: parts.append('no memories')
+    line = f'{evidence["ownership"]}, from {", ".join(parts)}' if parts else evidence['ownership']
+    if not evidence['left_out']: return line
+    return f'{line}; what {_listed(evidence["left_out"])} remembers does not fit and is left out'
+
+def _cut(name: str) -> str: return repr(name if len(name) <= 40 else f'{name[:39]}…')
+
+def _listed(names: list[str]) -> str: # at most four
+    more = [f'{len(names) - 4} more'] if len(names) > 4 else []
+    return 'each of ' * (len(names) > 1) + ', '.join([*map(_cut, names[:4]), *more])
+
+
 # %% ../nbs/36_diagnostics.ipynb #5050fe30
 def summary_of(
     space: LabelSpace,
     means: tuple,      # what `MeanAnswers.all_means` gives
     beliefs: Beliefs,  # of all images
     images: Unlabelled,
-) -> list[str]:        # at most five lines
+    evidence: dict|None=None, # what `evidence_of` gives
+) -> list[str]:        # at most six lines
     "The images, what the teachers say, what the belief says, its doubt, and the first note."
     its = figures_of(space, means, beliefs)
     asked = sum(its['belief']['counts'].values())
@@ -211,12 +258,11 @@ def summary_of(
     doubt = its['belief']['doubt']
     return [f'{len(images):,} images of {"x".join(map(str, images.shape))}{of}',
             f'teachers: {"; ".join(first)}{more}',
+            *([f'owners: {evidence_line(evidence)}'] if evidence else []),
             f'belief: {_spread(its["belief"]["counts"])}',
             f'doubt: entropy {share(doubt["entropy"])} of its largest; no class reaches one half '
             f'for {share(doubt["below_half"])} of the images',
             *(f'note: {note}' for note in its['notes'][:1])]
-
-def _cut(name: str) -> str: return repr(name if len(name) <= 40 else f'{name[:39]}…')
 
 def _spread(counts: dict[str, int]) -> str: # images per class; of many classes a few
     if len(counts) <= 12: return ', '.join(f'{_cut(c)} {n:,}' for c, n in counts.items())

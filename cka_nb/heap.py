@@ -171,12 +171,11 @@ def memories(
     space: LabelSpace,
     asked: str,           # name of the views that were asked
     views: int,           # how many they were
-    left: Tensor|None=None, # (T,) of each memory, if an estimator knows it already
 ) -> dict[str, dict|None]: # teacher -> left, fits, views; None: it has no memory
     "Whether each teacher's memory fits the images; if one does not, what other views would leave."
     means, count = answers.all_means(), len(answers.images)
     some = lambda rows: [[x[rows] for x in kind] for kind in means]
-    left = memory_left(space, *some(sample_of(count, 2048))) if left is None else left.tolist()
+    left = memory_left(space, *some(sample_of(count, 2048)))
     left = [v if u.isfinite().all() else None for v, u in zip(left, means[2])]
     memory = {name: {'left': v, 'fits': v is not None and v <= MomentOwnership.limit,
                      'views': {asked: v}} if u.shape[1] else None
@@ -219,7 +218,7 @@ def notes_of_memory(
     notes = [f'what {who(its)} fits these images better in other views: try {_SAY[best]} (mean '
              f'trace left: {"; ".join(its.values())})' for best, its in better.items()]
     if lost:
-        notes.append(f'what {who(lost)} does not fit these images in these views and is left out '
+        notes.append(f'what {who(lost)} does not fit these images in these views '
                      f'(mean trace left: {"; ".join(lost.values())}): hand in the views of that '
                      'training (augment=...). It may also be that its classes are rarer or more '
                      'frequent here, that many images are of other things, or that it was trained '

@@ -35,11 +35,12 @@ def information_loss(
 ) -> Tensor:                   # scalar
     "Mean entropy, and how far the mean is from even: between classes, and less between teachers."
     q_nc = answered(owned, logits, columns)
+    q_nc = q_nc.clamp_min(torch.finfo(q_nc.dtype).tiny) # at 0 the entropy has no slope
     knows_tc = known_by(columns).to(q_nc)
     even_t = (knows_tc / knows_tc.sum(0)).mean(1)
     apart = lambda p, even: torch.special.xlogy(p, p / even).sum()
     return (torch.special.entr(q_nc).sum(1).mean() + apart(q_nc.mean(0), 1 / q_nc.shape[1])
-            - (1 - balance) * apart(owned.mean(0), even_t))
+            - (1 - balance) * apart(owned.mean(0).clamp_min(torch.finfo(owned.dtype).tiny), even_t))
 
 # %% ../nbs/24_information.ipynb #c5b6cda6
 class InformationOwnership:

@@ -23,14 +23,16 @@ from .classes import LabelSpace
 from .core import seeded
 from .data import Unlabelled, epoch_order, random_affine
 from .devices import device_for, placed
-from .diagnostics import figures_of, swallowing
+from .diagnostics import (
+    estimator_name, evidence_line, evidence_of, figures_of, swallowing)
 from .files import as_text, printable, read_json, versions, write_json
 from .heap import (
     Chosen, heap_of, memories, notes_of_files, notes_of_memory, readable, sizes_of, values_of)
 from .identity import in_a_word
 from .image_files import ImageFiles
 from .images import BeyondRange, note_of_range
-from .moments import MemoryLeftOut, MomentOwnership
+from .information import InformationOwnership
+from .moments import MemoryLeftOut
 from .processes import world_size
 from .report import plot_examples, plot_predicted, write_report
 from .saving import fingerprint
@@ -96,7 +98,7 @@ def inspected(
         space, heap = LabelSpace(teachers), heap_of(images)
         odd = [type(t).__name__ for t in teachers if not isinstance(t, Teacher)]
         if odd: raise TypeError(f'{odd[0]} is no teacher: wrap it, cka.Teacher(model, classes)')
-        estimator = MomentOwnership(space) if ownership is None else ownership
+        estimator = InformationOwnership(space) if ownership is None else ownership
         with placed(where, *teachers):
             answers = readable(MeanAnswers(
                 teachers, heap, views=views, augment=augment, device=where,
@@ -104,17 +106,16 @@ def inspected(
             traced = bool(views or not augment)
             beliefs, means = believe(estimator, answers, space, traced), answers.all_means()
             asked = in_a_word(augment) if views and augment else 'none'
-            state = getattr(estimator, 'state', None) if traced else None
-            memory = memories(answers, space, asked, max(1, views),
-                              state.get('left') if isinstance(state, dict) else None)
+            memory = memories(answers, space, asked, max(1, views))
     found, told = _found(images, heap, answers.images), figures_of(space, means, beliefs)
     for name in space.names: told['teachers'][name]['memory'] = memory[name]
+    told['belief']['evidence'] = evidence_of(estimator, space, means[2], traced)
     notes = [note_of_range(*found['values']), *told['notes'], *notes_of_memory(memory, asked),
              *heard, *notes_of_files(found['sizes'], answers.images.shape,
                                      getattr(heap.items, 'damaged', {}), len(heap))]
     report = {'images': found, **told, 'notes': list(dict.fromkeys(n for n in notes if n))}
     run = dict(what='inspect', views=views, augment=in_a_word(augment), batch_size=batch_size,
-               device=where.type, ownership=type(estimator).__name__, versions=versions(),
+               device=where.type, ownership=estimator_name(estimator), versions=versions(),
                teachers={n: fingerprint(t) for n, t in zip(space.names, teachers)})
     belief_nc = (mixture(means[0], beliefs.ownership, space.columns) if beliefs.posterior is None
                  else beliefs.posterior)
@@ -130,7 +131,7 @@ def inspect(
     augment: Callable|None=random_affine, # makes them: like those the teachers were trained with
     batch_size: int=256,     # images asked about at once
     device: str|None=None,   # None: a GPU if there is one
-    ownership=None,          # an estimator; None: MomentOwnership
+    ownership=None,          # an estimator; None: InformationOwnership
     out: str|Path|None=None, # folder for inspection.json and report.html
 ) -> dict:                   # images, teachers, belief, notes
     "What teachers make of unlabelled images, before anything is trained: numbers, and what to do."
@@ -152,6 +153,7 @@ def as_lines(
                             f'{a["distance"]:.2f}')
                   for other, a in its.get('agreement', {}).items() if name < other]
     lines += ['', *as_text(_of_classes(report['belief'])).splitlines(), '',
+              f'owners: {printable(evidence_line(report["belief"]["evidence"]))}',
               f'doubt: entropy {100 * doubt["entropy"]:.0f} % of its largest; no class reaches one '
               f'half for {100 * doubt["below_half"]:.0f} % of the images']
     known = report['belief']['known']
@@ -175,7 +177,7 @@ def table_of_teachers(
                       f'{100 * its["confidence"]["mean"]:.0f} %',
                       f'{100 * its["confidence"]["above_90"]:.0f} %',
                       f'{report["belief"]["owned"][name]:,}', 'none' if memory is None else
-                      f'fits{left}' if memory['fits'] else f'left out{left}'])
+                      f'fits{left}' if memory['fits'] else f'does not fit{left}'])
     return table
 
 def _of_images(its: dict) -> str:

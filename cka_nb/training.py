@@ -26,16 +26,16 @@ from .classes import LabelSpace, check_teachers
 from .core import evaluating, seeded
 from .data import Unlabelled, random_affine
 from .devices import one_device, to_device
-from .diagnostics import summary_of
+from .diagnostics import estimator_name, evidence_of, summary_of
 from .evaluation import check_known, evaluate
 from .files import read_json, say, versions, watched_by, write_json, write_whole
 from .identity import account, in_a_word, settings_of, structure
+from .information import InformationOwnership
 from .labels import labelled
 from .loop import Batch, Task, Trainer, Training
 from .networks import Output
 from .objective import (
     ContrastiveAmalgamation, Objective, check_objective, takes_ownership)
-from .moments import MomentOwnership
 from .open_world import OpenWorldOwnership
 from .processes import engine_for, gathered, world_size
 from .runs import Run, check_out, reading_run, shared_settings
@@ -144,7 +144,7 @@ def amalgamate(
     seed: int=0,             # of the order, the views, the objective's own weights, and dropout
     device: str|None=None,   # None: a GPU if there is one
     monitor: Dataset|None=None, # a labelled set to watch after each epoch; selects nothing
-    ownership: OwnershipEstimator|None=None, # None: MomentOwnership
+    ownership: OwnershipEstimator|None=None, # None: InformationOwnership
     open_world: bool=False,  # a flat target where no teacher is likely to know the image
     # of each image over which answers are averaged for ownership; 0: the image as it is, and no
     # memory of teachers is used, which is one of views
@@ -184,7 +184,7 @@ def amalgamate(
         fixed_views=fixed_views, cached=bool(cache), accumulate=accumulate, ema=ema)
     report = settings | dict(
         images=len(images), objective=settings_of(objective),
-        ownership=_named(ownership) if takes_ownership(objective) else None,
+        ownership=estimator_name(ownership) if takes_ownership(objective) else None,
         augment=in_a_word(augment), device=str(engine.device), monitored=monitor is not None,
         backbone=student.architecture or type(student.backbone).__name__)
     identity = {} if out is None else _identity(settings, teachers, student, augment)
@@ -229,18 +229,13 @@ def _checked(teachers, student, images, monitor) -> tuple[LabelSpace, Unlabelled
     return space, images
 
 def _estimator(ownership, open_world: bool, space: LabelSpace, objective) -> OwnershipEstimator:
-    ownership = MomentOwnership(space) if ownership is None else ownership
+    ownership = InformationOwnership(space) if ownership is None else ownership
     check_estimator(ownership, space)
     if not open_world or isinstance(ownership, OpenWorldOwnership): return ownership
     if not getattr(objective, 'takes_posterior', False):
         raise ValueError('open_world=True spreads the belief that an objective is handed, and this '
                          'one takes none: use another objective, or open_world=False')
     return OpenWorldOwnership(space, ownership)
-
-def _named(ownership) -> str: # in what a student says of itself
-    name = type(ownership).__name__
-    if not isinstance(ownership, OpenWorldOwnership): return name
-    return f'{name}({_named(ownership.closed)})'
 
 def _student_space(teachers, student: Student) -> LabelSpace: # the union, in the student's order
     space = LabelSpace(teachers)
@@ -271,11 +266,13 @@ def _beliefs(run: Run, ownership, asking: Asking, space: LabelSpace, objective) 
     return beliefs_of(found, ownership if known else None)
 
 def _believed(ownership, asking: Asking, space: LabelSpace) -> dict[str, Tensor]:
-    "What the estimator says of all images; read aloud in five lines where somebody reads."
-    means = asking.means.fill()
-    beliefs = believe(ownership, means, space, asking.views.traced)
+    "What the estimator says of all images; read aloud in six lines where somebody reads."
+    means, traced = asking.means.fill(), asking.views.traced
+    beliefs = believe(ownership, means, space, traced)
     if watched_by():
-        for line in summary_of(space, means.all_means(), beliefs, asking.images): say(f'  {line}')
+        said = means.all_means()
+        evidence = evidence_of(ownership, space, said[2], traced)
+        for line in summary_of(space, said, beliefs, asking.images, evidence): say(f'  {line}')
     return tensors_of(beliefs, ownership)
 
 def _save_student(student: Student, history: list[dict], out: Path) -> None:

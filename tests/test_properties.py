@@ -371,6 +371,8 @@ ESTIMATORS = {
     "energy": lambda space: cka.EnergyOwnership(),
     "class": lambda space: cka.ClassConditionalOwnership(space),
     "moment": lambda space: cka.MomentOwnership(space),
+    "information": lambda space: cka.InformationOwnership(space),
+    "open world": lambda space: cka.OpenWorldOwnership(space, cka.InformationOwnership(space)),
 }
 EXAMPLES["estimators"] = 90
 
