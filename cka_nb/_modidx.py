@@ -368,6 +368,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'cka_nb.experiments._heaps': ('experiments.html#_heaps', 'cka_nb/experiments.py'),
                                     'cka_nb.experiments._lacking': ('experiments.html#_lacking', 'cka_nb/experiments.py'),
                                     'cka_nb.experiments._made': ('experiments.html#_made', 'cka_nb/experiments.py'),
+                                    'cka_nb.experiments._moments': ('experiments.html#_moments', 'cka_nb/experiments.py'),
                                     'cka_nb.experiments._own': ('experiments.html#_own', 'cka_nb/experiments.py'),
                                     'cka_nb.experiments._own_images': ('experiments.html#_own_images', 'cka_nb/experiments.py'),
                                     'cka_nb.experiments._parts_of': ('experiments.html#_parts_of', 'cka_nb/experiments.py'),

@@ -100,7 +100,8 @@ OBJECTIVES = {'cka': ContrastiveAmalgamation, 'kd': joint_distillation,
               'kd_task': task_distillation, 'kd_owned': owned_distillation,
               'cfl': CommonFeatureLearning}
 OWNERSHIPS = {'information': InformationOwnership, 'moments': MomentOwnership,
-              'class-conditional': ClassConditionalOwnership, 'energy': lambda space: EnergyOwnership()}
+              'class-conditional': ClassConditionalOwnership,
+              'energy': lambda space: EnergyOwnership()}
 AUGMENTATIONS = {'affine': random_affine, 'crop-flip': random_crop_flip, 'none': None}
 
 def objective_from(

@@ -201,7 +201,7 @@ def evidence_of(
     "What an estimator found the owners from: what it asks for, and names of teachers by memory."
     inner, state = getattr(ownership, 'closed', ownership), getattr(ownership, 'state', None)
     handed = signature(getattr(inner.fit, 'forward', inner.fit)).parameters
-    asks = [k for k in ('logits', 'features', 'traces') if k in handed and (traced or k != 'traces')]
+    asks = [k for k in ('logits', 'features', 'traces')[:3 if traced else 2] if k in handed]
     tilts = {k.split('.')[-1]: v for k, v in (state if isinstance(state, dict) else {}).items()
              if '.tilt' in f'.{k}'}
     pulls = [bool(tilts[f'tilt{t}'].any()) if f'tilt{t}' in tilts else None

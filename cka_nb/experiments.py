@@ -141,9 +141,9 @@ class Experiment:
 
 # %% ../nbs/45_experiments.ipynb #a4baf168
 def _rows_of(e: Experiment, whole: dict) -> dict: # all rows and their differences to `cka`
-    heaps = [rows['concatenated']['heap'] for rows in whole.values() if e.setting.steps]
     more = {'epochs': {'teachers': e.setting.teaching['epochs']}, 'steps': e.setting.steps,
-            'heap': means_of(heaps)} if heaps else {}
+            'heap': means_of([rows['concatenated']['heap'] for rows in whole.values()])
+            } if e.setting.steps else {}
     return result_of(e.setting, [*whole.values()], [*whole], **more)
 
 def _parts_of(e: Experiment, whole: dict) -> dict: # differences to the whole objective
@@ -163,8 +163,11 @@ def _views_of(e: Experiment, whole: dict) -> dict: # seconds of training, the as
         'seconds': spread([its[row]['trained'] for its in whole.values()])} for row in e.rows}}
 
 # %% ../nbs/45_experiments.ipynb #cd980b0b
+def _moments(rows: dict) -> dict: # with what was the default when their results were made
+    return {row: dict(objective=make, ownership='moments') for row, make in rows.items()}
+
 def _own(name: str, setting: Setting) -> Experiment:
-    rows = dict(OBJECTIVES | MORE_OBJECTIVES if name in SETTINGS else NATURAL_OBJECTIVES)
+    rows = _moments(OBJECTIVES | MORE_OBJECTIVES if name in SETTINGS else NATURAL_OBJECTIVES)
     taught = [c for _, classes in setting.teachers.values() for c in classes]
     if len(taught) == len(set(taught)): del rows['uhc'] # it unifies what label sets share
     return Experiment(setting, rows, range(setting.seeds), name, _rows_of, 'all objectives',
@@ -174,12 +177,9 @@ def _heaps(name: str, setting: Setting) -> Experiment: # owned rows with several
     makes = NATURAL_OBJECTIVES if name.startswith(_NATURAL) else OBJECTIVES | MORE_OBJECTIVES
     rows = {row: makes[row] for row in ('kd', 'kd_task', 'cfl')}
     for row in ('kd_owned', *['cfl_owned'] * (name in _WHOLE), 'cka'):
-        rows[row] = dict(objective=makes[row], ownership='moments')
-        rows[f'{row}_classes'] = dict(objective=makes[row], ownership='classes')
-        if name in _WHOLE:
-            rows[f'{row}_energies'] = dict(objective=makes[row], ownership='energies')
-        if row != 'cfl_owned': rows[f'{row}_information'] = dict(
-            objective=makes[row], ownership='information')
+        for its in ('moments', 'classes', *['energies'] * (name in _WHOLE),
+                    *['information'] * (row != 'cfl_owned')):
+            rows[row + f'_{its}' * (its != 'moments')] = dict(objective=makes[row], ownership=its)
     rows['kd_owned_noisy'] = dict(objective=makes['kd_owned'], ownership='noisy')
     if name[:5] in ('seven', 'digit'):
         rows['cka_open'] = rows['cka_information'] | {'open_world': True}
@@ -203,16 +203,16 @@ def _sweep(name: str, steps: int) -> Experiment: # few images, and the number of
 
 def _ablation(name: str, setting: Setting) -> Experiment:
     make = (OBJECTIVES if name in SETTINGS else NATURAL_OBJECTIVES)['cka']
-    return Experiment(setting, {row: partial(without, make, row) for row in PARTS},
+    return Experiment(setting, _moments({row: partial(without, make, row) for row in PARTS}),
                       range(setting.seeds), 'ablation', _parts_of, 'CKA with one part removed',
                       name, minutes=setting.minutes,
                       same={'cka': 'cka', 'without common space': 'kd_owned'})
 
 def _tuning(name: str, setting: Setting, rows: dict, seeds: range, minutes: int) -> Experiment:
-    return Experiment(setting, rows, seeds, f'{name}_tuning', _trials_of,
+    return Experiment(setting, _moments(rows), seeds, f'{name}_tuning', _trials_of,
                       f'{len(rows)} trials on held-out images', judge='held_out', minutes=minutes)
 
-_views = {'fresh': {}, **{str(k): dict(fixed_views=k) for k in (1, 4, 16)}}
+_views = {str(k or 'fresh'): dict(fixed_views=k, ownership='moments') for k in (0, 1, 4, 16)}
 
 EXPERIMENTS = {
     **{name: _own(name, s) for name, s in (SETTINGS | NATURAL_SETTINGS | LARGE_SETTINGS).items()},
@@ -226,9 +226,8 @@ EXPERIMENTS = {
         range(100, 104), 6),
     'tuning/natural': _tuning('natural', TRIAL_SETTINGS['natural'], trials(
         (1, 2, 4), ((.1, .1, .2),), (1,), (1, 2, 4)), range(100, 102), 16),
-    **{f'fixed_views/{name}': Experiment(
-        SETTINGS[name], _views, range(5), 'fixed_views', _views_of,
-        'joint accuracy with K fixed views of each image', name)
+    **{f'fixed_views/{name}': Experiment(SETTINGS[name], _views, range(5), 'fixed_views', _views_of,
+                                         'joint accuracy with K fixed views of each image', name)
        for name in ('digits', 'digits_four')}}
 
 # %% ../nbs/45_experiments.ipynb #84117a4e
