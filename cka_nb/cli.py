@@ -57,7 +57,7 @@ def _train_teacher(a, command):
 def _amalgamate(a, command):
     if a.open_world and a.ownership == 'energy':
         raise ValueError('--open-world needs a belief over classes, which --ownership energy does '
-                         'not have: moments, class-conditional or information')
+                         'not have: information, moments or class-conditional')
     aim = objective_from(a.objective, **dict(a.weight) | (
         {} if a.temperature is None else {'temperature': a.temperature}))
     student = student_from_folders(read_teachers(a.teacher, a.rename, a.drop), a.images, a.backbone,
