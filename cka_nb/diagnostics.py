@@ -126,16 +126,16 @@ def _known(space, logits: list[Tensor], beliefs: Beliefs, index: Tensor) -> dict
             'least': index[least[known_n[least] < .5]].tolist()} # at most 20, by their numbers
 
 def _of_answers(space, logits: list[Tensor]) -> list[str]: # what no good answers look like
-    count = len(logits[0])
-    if count < 8 * len(space): # measured: 5 of each class are too few, 16 are not
-        return [f'{count:,} images are few for {len(space)} classes: with 50 of ten classes every '
-                'student was three to five points worse than its teachers side by side, one taught '
-                'with labels too. Hand in more, or keep the teachers']
-    if all((l_nc == l_nc[:1]).all() for l_nc in logits):
-        return [f'all {count:,} images get the very same answers: are they one and the same?']
-    return [f'all that teacher {name!r} says is from 0 to 1: are these probabilities, after a '
-            'sigmoid? Logits are needed' for name, l_nc in zip(space.names, logits)
-            if 0 <= l_nc.min() and .5 < l_nc.max() <= 1]
+    count, few = len(logits[0]), []
+    if count < min(8 * len(space), 50_000): # measured: 5 of each class are too few, 16 are not
+        few = [f'{count:,} images are few for {len(space)} classes: with 50 images of ten classes '
+               'and two teachers every student was three to five points worse than the teachers '
+               'side by side, one taught with labels too. Hand in more, or compare with them']
+    if count > 1 and all((l_nc == l_nc[:1]).all() for l_nc in logits):
+        return few + [f'all {count:,} images get the very same answers: are they one and the same?']
+    return few + [f'all that teacher {name!r} says is from 0 to 1: are these probabilities, after '
+                  'a sigmoid? Logits are needed' for name, l_nc in zip(space.names, logits)
+                  if 0 <= l_nc.min() and .5 < l_nc.max() <= 1]
 
 def _notes(space, teachers: dict, belief: dict, one_owner) -> list[str]: # most important first
     count = sum(belief['counts'].values())
@@ -201,15 +201,16 @@ def evidence_of(
     traced: bool=True,    # False: they were not handed to it
 ) -> dict: # ownership, asks, remembers, left_out
     "What an estimator found the owners from: what it asks for, and names of teachers by memory."
-    inner, state = getattr(ownership, 'closed', ownership), getattr(ownership, 'state', None)
-    handed = signature(getattr(inner.fit, 'forward', inner.fit)).parameters
-    asks = [k for k in ('logits', 'features', 'traces')[:3 if traced else 2] if k in handed]
-    tilts = {k.split('.')[-1]: v for k, v in (state if isinstance(state, dict) else {}).items()
-             if '.tilt' in f'.{k}'}
-    pulls = [bool(tilts[f'tilt{t}'].any()) if f'tilt{t}' in tilts else None
-             for t in range(len(traces))]
-    where = lambda said: [name for name, pull, u in zip(space.names, pulls, traces)
-                          if pull is said and u.shape[1] and 'traces' in asks]
+    inner = ownership
+    while hasattr(inner, 'closed'): inner = inner.closed
+    asked_for = {name for ask in (inner.fit, inner, getattr(inner, 'posterior', inner))
+                 for name in signature(getattr(ask, 'forward', ask)).parameters}
+    asks = [k for k in ('logits', 'features', 'traces')[:3 if traced else 2] if k in asked_for]
+    try: state = dict(ownership.state)
+    except Exception: state = {} # none, none yet, or not of this kind
+    tilts = {str(k).split('.')[-1]: bool(v.any()) for k, v in state.items() if torch.is_tensor(v)}
+    where = lambda used: [name for t, (name, u) in enumerate(zip(space.names, traces))
+                          if u.shape[1] and 'traces' in asks and tilts.get(f'tilt{t}') is used]
     return {'ownership': estimator_name(ownership), 'asks': asks, 'remembers': where(True),
             'left_out': where(False)}
 
@@ -222,14 +223,14 @@ def evidence_line(
     evidence: dict, # as `evidence_of` gives it
 ) -> str:
     "The evidence in words."
-    asks, parts = evidence['asks'], []
-    if said := [k for k in asks if k != 'traces']: parts.append(' and '.join(said))
+    asks = evidence['asks']
+    parts = [' and '.join(k for k in asks if k != 'traces')]
     if evidence['remembers']:
         parts.append(f'what {_listed(evidence["remembers"])} remembers of its training images')
     elif 'traces' in asks and not evidence['left_out']: parts.append('no memories')
-    line = f'{evidence["ownership"]}, from {", ".join(parts)}' if parts else evidence['ownership']
-    if not evidence['left_out']: return line
-    return f'{line}; what {_listed(evidence["left_out"])} remembers does not fit and is left out'
+    line = f'{evidence["ownership"]}, from {", ".join(filter(None, parts)) or "nothing it names"}'
+    unused = _listed(evidence['left_out'])
+    return f'{line}; not used in it: what {unused} remembers' if evidence['left_out'] else line
 
 def _cut(name: str) -> str: return repr(name if len(name) <= 40 else f'{name[:39]}…')
 
@@ -243,8 +244,7 @@ def summary_of(
     space: LabelSpace,
     means: tuple,      # what `MeanAnswers.all_means` gives
     beliefs: Beliefs,  # of all images
-    images: Unlabelled,
-    evidence: dict|None=None, # what `evidence_of` gives
+    images: Unlabelled, evidence: dict|None=None, # of `evidence_of`
 ) -> list[str]:        # at most six lines
     "The images, what the teachers say, what the belief says, its doubt, and the first note."
     its = figures_of(space, means, beliefs)

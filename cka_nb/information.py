@@ -13,7 +13,7 @@ from .classes import LabelSpace
 from .core import seeded, unit_rows
 from .moments import MomentOwnership, known_by, minimise
 from .ownership import owners_of
-from .scores import fitted_state
+from .scores import fitted_state, handed
 
 # %% ../nbs/24_information.ipynb #c3b98982
 def answered(
@@ -59,6 +59,8 @@ class InformationOwnership:
         for name, value in (('balance', balance), ('trust', trust)):
             if not value >= 0: raise ValueError(f'{name} must not be negative, got {value}')
         if not ridge > 0: raise ValueError(f'ridge must be above 0, got {ridge}')
+        if start is not None and not hasattr(start, 'posterior'):
+            raise TypeError(f'{type(start).__name__} has no posterior over classes to start from')
         self.columns = space.columns
         self.start = MomentOwnership(space, ridge=.003, noise=.3) if start is None else start
         self.ridge = ridge
@@ -73,8 +75,9 @@ class InformationOwnership:
         traces: list[Tensor]=None, # T of (N, M_t)
     ) -> dict[str, Tensor]:        # the state: plain tensors
         "Fit the first belief, then owners that are linear in what all teachers see and remember."
-        state = {f'start.{k}': v for k, v in self.start.fit(logits, features, traces).items()}
-        first_nc = self.start.posterior(logits, features, traces)
+        its = handed(self.start.fit, logits, features, traces)
+        state = {f'start.{k}': v for k, v in its.items()}
+        first_nc = handed(self.start.posterior, logits, features, traces)
         some = _part(len(first_nc), 20_000) # a part is enough
         x_nd = _rows([(k, x[some]) for k, x in _seen(features, traces)], state)
         state['directions'] = _whitening(x_nd, min(self.directions, max(1, len(x_nd) // 3)))
@@ -101,7 +104,7 @@ class InformationOwnership:
         state = fitted_state(self.state)
         self.start.state = {k.removeprefix('start.'): v for k, v in state.items()
                             if k.startswith('start.')}
-        first_bc = self.start.posterior(logits, features, traces)
+        first_bc = handed(self.start.posterior, logits, features, traces)
         its = {k: v.to(first_bc.device) for k, v in state.items()}
         x_bd = _rows(_seen(features, traces), its)
         owned_bt = (self._start(first_bc) + x_bd @ its['directions'] @ its['weight']

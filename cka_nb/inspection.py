@@ -177,7 +177,8 @@ def table_of_teachers(
                       f'{100 * its["confidence"]["mean"]:.0f} %',
                       f'{100 * its["confidence"]["above_90"]:.0f} %',
                       f'{report["belief"]["owned"][name]:,}', 'none' if memory is None else
-                      f'fits{left}' if memory['fits'] else f'does not fit{left}'])
+                      f'fits{left}' if memory['fits'] else
+                      f'in part{left}' if (memory['left'] or 1) <= .75 else f'does not fit{left}'])
     return table
 
 def _of_images(its: dict) -> str:

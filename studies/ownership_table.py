@@ -115,7 +115,7 @@ def estimators(space):
                                         ClassConditionalOwnership(space, balance=1e3)),
         "traces alone": ("moments, from a first belief that says nothing",
                          MomentOwnership(space, Undecided(space))),
-        "moments": ("the default: what teachers remember, from the class-conditional belief",
+        "moments": ("what teachers remember, from the class-conditional belief",
                     MomentOwnership(space)),
     }
 
