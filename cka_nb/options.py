@@ -178,7 +178,7 @@ def parser() -> argparse.ArgumentParser:
                      help='weight of a part of the objective, such as intra=0; once for each (cka: '
                      'task, intra, inter, alignment)')
     run.add_argument('--ownership', choices=OWNERSHIPS, default='information',
-                     help='whose image it is: by all that teachers say and remember (information, the '
+                     help='whose image it is: by all that teachers say or remember (information, '
                      'default), logits (energy), features (class-conditional), memory (moments)')
     run.add_argument('--open-world', action='store_true', help='a flat target for strange images')
     run.add_argument('--views', type=_seed, default=8, metavar='N', help='views of each image over '
