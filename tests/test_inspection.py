@@ -185,7 +185,8 @@ def test_damaged_files_of_every_kind_are_counted(teachers, tmp_path):
     good = [f for f in sorted(photos.iterdir())[5:-1]]  # the figures are those of the others
     alone = cka.inspect(teachers, cka.ImageFiles(good, (3, 8, 8)), views=0, device="cpu")
     found = cka.inspect(teachers, cka.ImageFiles(photos, (3, 8, 8)), views=0, device="cpu")
-    assert alone["belief"]["counts"] == found["belief"]["counts"] and not alone["notes"]
+    assert alone["belief"]["counts"] == found["belief"]["counts"]
+    assert len(alone["notes"]) == 1 and "25 images are few" in alone["notes"][0]
     for file in good:
         file.write_bytes(b"no")
     with pytest.raises(ValueError, match="none of 31 image files can be read"):
@@ -311,7 +312,7 @@ def test_a_heap_without_a_teachers_classes_and_one_with_none(teachers):
     found = cka.inspect(pair(sure=8.), only, views=0, device="cpu", ownership=Owner(.99))
     assert sum("given" in note for note in found["notes"]) == 1 and "'first'" in found["notes"][0]
     few = cka.inspect(teachers, only[:20], views=0, device="cpu", ownership=Owner(.99))
-    assert not few["notes"]  # of twenty images nothing is said
+    assert len(few["notes"]) == 1 and "20 images are few" in few["notes"][0]  # nothing else
 
 
 class Owner:
