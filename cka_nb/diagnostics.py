@@ -23,7 +23,7 @@ from .data import TensorImages, Unlabelled
 from .devices import device_for, placed
 from .information import InformationOwnership
 from .moments import MomentOwnership
-from .open_world import fit_known, known_of
+from .open_world import OpenWorldOwnership, fit_known, known_of
 from .ownership import ClassConditionalOwnership
 from .scores import EnergyOwnership
 from .soft_targets import mixture
@@ -202,7 +202,7 @@ def evidence_of(
 ) -> dict: # ownership, asks, remembers, left_out
     "What an estimator found the owners from: what it asks for, and names of teachers by memory."
     inner = ownership
-    while hasattr(inner, 'closed'): inner = inner.closed
+    while isinstance(inner, OpenWorldOwnership): inner = inner.closed
     asked_for = {name for ask in (inner.fit, inner, getattr(inner, 'posterior', inner))
                  for name in signature(getattr(ask, 'forward', ask)).parameters}
     asks = [k for k in ('logits', 'features', 'traces')[:3 if traced else 2] if k in asked_for]
@@ -217,14 +217,14 @@ def evidence_of(
 def estimator_name(ownership: OwnershipEstimator) -> str:
     "The name of its class, and in brackets of the estimator that it stands around."
     name = type(ownership).__name__
-    return f'{name}({estimator_name(ownership.closed)})' if hasattr(ownership, 'closed') else name
+    if not isinstance(ownership, OpenWorldOwnership): return name
+    return f'{name}({estimator_name(ownership.closed)})'
 
 def evidence_line(
     evidence: dict, # as `evidence_of` gives it
 ) -> str:
     "The evidence in words."
-    asks = evidence['asks']
-    parts = [' and '.join(k for k in asks if k != 'traces')]
+    asks, parts = evidence['asks'], [' and '.join(k for k in evidence['asks'] if k != 'traces')]
     if evidence['remembers']:
         parts.append(f'what {_listed(evidence["remembers"])} remembers of its training images')
     elif 'traces' in asks and not evidence['left_out']: parts.append('no memories')

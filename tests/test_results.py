@@ -124,6 +124,17 @@ def test_methods_against_wrong_labels_are_means_of_their_seeds():
             assert row[key] == pytest.approx(statistics.mean(s[key] for s in per_seed), abs=1e-12)
 
 
+def test_odd_heaps_are_means_of_their_seeds():
+    odd = stored_result("odd_heaps")
+    assert len(odd["rows"]) == 14 and odd["rows"].keys() == odd["per_seed"].keys()
+    for name, row in odd["rows"].items():
+        assert len(odd["per_seed"][name]) == len(odd["seeds"]) == 3
+        for estimator, its in row.items():
+            for key, mean in its.items():
+                assert mean == pytest.approx(statistics.mean(
+                    seed[estimator][key] for seed in odd["per_seed"][name]), abs=1e-12)
+
+
 def test_every_setting_and_every_table_has_a_result():
     there = {path.stem for path in RESULTS.glob("*.json")}
     assert there >= {*EVERY, "cifar20_exploration", "ownership", "ablation", "noisy_labels", "cost"}
