@@ -176,10 +176,11 @@ def means_of(per_seed: list) -> dict|float: # of numbers, or of dicts with the s
 def check_beside(result: dict, setting, device: str|None, path) -> None:
     "`ValueError` if rows that are made now would be of another run than the result's."
     its_own = lambda versions: {k: v for k, v in versions.items() if k != 'cka_nb'}
-    now = {'about': setting.about, 'epochs': {'teachers': setting.teaching['epochs']},
-           'steps': setting.steps, 'versions': versions(), 'threads': torch.get_num_threads(),
-           'device': device_name(device)}
-    then, now = ({k: its_own(its[k]) if k == 'versions' else its[k] for k in now}
+    now = {'about': setting.about, 'epochs': setting.epochs, 'versions': versions(),
+           'threads': torch.get_num_threads(), 'device': device_name(device)}
+    if setting.steps:
+        now |= {'epochs': {'teachers': setting.teaching['epochs']}, 'steps': setting.steps}
+    then, now = ({k: its_own(its[k]) if k == 'versions' else its.get(k) for k in now}
                  for its in (result, now))
     check_same(account(**then), account(**now), path)
 
@@ -190,18 +191,18 @@ def device_name(device: str|None) -> str: # None: a GPU if there is one
 def beside(result: dict, per_seed: list[dict]) -> dict: # the result with further rows
     "Add the rows of a later run with the same teachers; their answers tell whether they are."
     had, rows = {row['name']: row for row in result['rows']}, summary(per_seed)
-    found = means_of([rows_n['concatenated']['heap']['estimators'] for rows_n in per_seed])
+    judged, now = result.get('heap', {}).get('estimators', {}), {} # of settings with a heap
+    if judged: now = means_of([its['concatenated']['heap']['estimators'] for its in per_seed])
     size = lambda row: had.get('labels', row)['parameters'] if 'steps' in row else row['parameters']
     if other := [row['name'] for row in rows if size(row) != row['parameters']
                  or row['right'] != had.get(row['name'], row)['right']] or [
-            name for name, its in result['heap']['estimators'].items()
-            if abs(found[name]['owner'] - its['owner']) > 1e-6]:
+            name for name, its in judged.items() if abs(now[name]['owner'] - its['owner']) > 1e-6]:
         raise ValueError(f'{other[0]} is another than in the result, so rows cannot be added: make '
                          'all of them again, into another folder')
     rows = [*result['rows'], *(row for row in rows if row['name'] not in had)]
-    heap = result['heap'] | {'estimators': found | result['heap']['estimators']}
+    heap = {'heap': result['heap'] | {'estimators': now | judged}} if judged else {}
     others = [row['name'] for row in rows if ':' not in row['name']]
-    return result | {'rows': rows, 'heap': heap, 'paired': [
+    return result | heap | {'rows': rows, 'paired': [
         compare(rows, 'cka', other) for other in others if other != 'cka']}
 
 def openings(before: dict, rows: list[dict]) -> dict[str, int]: # row -> how often

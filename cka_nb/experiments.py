@@ -15,8 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .baselines import (
-    MORE_OBJECTIVES, NATURAL_OBJECTIVES, OBJECTIVES, PARTS, trials, without)
+from .baselines import MORE_OBJECTIVES, NATURAL_OBJECTIVES, OBJECTIVES, PARTS, trials, without
 from .classes import LabelSpace
 from .comparison import (
     Rows, beside, check_beside, compare, device_name, means_of, openings, report, result_of,
@@ -38,8 +37,7 @@ from .training import amalgamate
 def run_seed(
     setting: Setting,
     seed: int,
-    # row -> makes an objective; or options of `amalgamate`, the objective's maker among them
-    objectives: dict[str, Callable|dict]=OBJECTIVES,
+    objectives: dict[str, Callable|dict]=OBJECTIVES, # row -> its maker; or with it, options
     judge: str='test',       # the set: 'test' for the final number, 'held_out' for choices
     epochs: int|None=None,   # of every teacher and student; None: the setting's
     twin: bool=True,         # train the label-trained twin too
@@ -53,17 +51,16 @@ def run_seed(
                 {k: settings_of(o) | more for k, (o, more) in made.items()}, device)
     if rows.keys() >= {'concatenated', *made, *(['labels'] if twin else [])}: return dict(rows)
     split = setting.split(seed)
-    judged = {'test': split.test, 'held_out': split.held_out}[judge]
+    judged, own = getattr(split, judge), _own_images(split)
     teachers = rows.judge_teachers(setting, seed, split, judged, epochs)
-    own = _own_images(split)
     for teacher in teachers if setting.steps else (): _asked_once(teacher)
     fresh = lambda: make_student(setting, LabelSpace(teachers), split.heap.images, seed)
-    options = dict(seed=seed, batch_size=setting.batch_size, device=device, augment=setting.augment)
+    options = dict(seed=seed, batch_size=setting.batch_size, device=device, augment=setting.augment,
+                   epochs=epochs or setting.epochs_for(len(split.heap)))
     for name, (objective, more) in made.items():
         if name in rows: continue
         start, student = time.perf_counter(), fresh()
-        history = _amalgamated(teachers, student, split.heap, objective, options | dict(
-            epochs=epochs or setting.epochs_for(len(split.heap))) | more)
+        history = _amalgamated(teachers, student, split.heap, objective, options | more)
         said = rows.judge_student(name, student, own, judged, teachers, start,
                                   objective=settings_of(objective) | more, steps=len(history),
                                   trained=history[-1]['seconds'])
@@ -72,13 +69,11 @@ def run_seed(
                               teachers=teachers, images=judged.images)
     if twin and 'labels' not in rows:
         start, student = time.perf_counter(), fresh()
-        _train_twin(student, own, options | dict(epochs=epochs or setting.epochs_for(len(own))))
+        options['epochs'] = epochs or setting.epochs_for(len(own))
+        taught = train_teacher(student, own, student.classes, name='labels', **options)
+        student.load_state_dict(taught.model.state_dict())
         rows.judge_student('labels', student, own, judged, teachers, start)
     return dict(rows)
-
-def _train_twin(student, own: TensorImages, options: dict) -> None: # with labels
-    taught = train_teacher(student, own, student.classes, name='labels', **options)
-    student.load_state_dict(taught.model.state_dict())
 
 def _made(row: Callable|dict) -> tuple[Callable, dict]: # an objective, options of `amalgamate`
     options = {'objective': row} if callable(row) else dict(row)
@@ -163,13 +158,15 @@ def _views_of(e: Experiment, whole: dict) -> dict: # seconds of training, the as
         'seconds': spread([its[row]['trained'] for its in whole.values()])} for row in e.rows}}
 
 # %% ../nbs/45_experiments.ipynb #cd980b0b
-def _moments(rows: dict) -> dict: # with what was the default when their results were made
-    return {row: dict(objective=make, ownership='moments') for row, make in rows.items()}
+def _owned(rows: dict, ownership: str, end: str='') -> dict: # row -> options of `amalgamate`
+    return {row + end: dict(objective=make, ownership=ownership) for row, make in rows.items()}
 
 def _own(name: str, setting: Setting) -> Experiment:
-    rows = _moments(OBJECTIVES | MORE_OBJECTIVES if name in SETTINGS else NATURAL_OBJECTIVES)
+    makes = {**(OBJECTIVES | MORE_OBJECTIVES if name in SETTINGS else NATURAL_OBJECTIVES)}
     taught = [c for _, classes in setting.teachers.values() for c in classes]
-    if len(taught) == len(set(taught)): del rows['uhc'] # it unifies what label sets share
+    if len(taught) == len(set(taught)): del makes['uhc'] # it unifies what label sets share
+    rows = _owned(makes, 'information') if name == 'digits' else _owned(makes, 'moments') | _owned(
+        {row: makes[row] for row in ('kd_owned', 'cka')}, 'information', '_information')
     return Experiment(setting, rows, range(setting.seeds), name, _rows_of, 'all objectives',
                       twin=True, minutes=setting.minutes)
 
@@ -203,16 +200,17 @@ def _sweep(name: str, steps: int) -> Experiment: # few images, and the number of
 
 def _ablation(name: str, setting: Setting) -> Experiment:
     make = (OBJECTIVES if name in SETTINGS else NATURAL_OBJECTIVES)['cka']
-    return Experiment(setting, _moments({row: partial(without, make, row) for row in PARTS}),
-                      range(setting.seeds), 'ablation', _parts_of, 'CKA with one part removed',
-                      name, minutes=setting.minutes,
-                      same={'cka': 'cka', 'without common space': 'kd_owned'})
+    rows = {row: partial(without, make, row) for row in PARTS}
+    end = '_information' * (name != 'digits') # of the same rows in the setting's own experiment
+    return Experiment(setting, _owned(rows, 'information'), range(setting.seeds), 'ablation',
+                      _parts_of, 'CKA with one part removed', name, minutes=setting.minutes,
+                      same={'cka': f'cka{end}', 'without common space': f'kd_owned{end}'})
 
 def _tuning(name: str, setting: Setting, rows: dict, seeds: range, minutes: int) -> Experiment:
-    return Experiment(setting, _moments(rows), seeds, f'{name}_tuning', _trials_of,
+    return Experiment(setting, _owned(rows, 'information'), seeds, f'{name}_tuning', _trials_of,
                       f'{len(rows)} trials on held-out images', judge='held_out', minutes=minutes)
 
-_views = {str(k or 'fresh'): dict(fixed_views=k, ownership='moments') for k in (0, 1, 4, 16)}
+_views = {str(k or 'fresh'): dict(fixed_views=k, ownership='information') for k in (0, 1, 4, 16)}
 
 EXPERIMENTS = {
     **{name: _own(name, s) for name, s in (SETTINGS | NATURAL_SETTINGS | LARGE_SETTINGS).items()},
@@ -294,7 +292,7 @@ def _stored(e: Experiment, out: Path) -> dict: # what the result says of its set
 
 def _lacking(e: Experiment, out: Path, device) -> Experiment: # of a whole result, the rows it lacks
     of = _stored(e, out)
-    has = {row['name'] for row in of.get('rows', ())} if e.setting.steps else set()
+    has = {row['name'] for row in of.get('rows', ())} if e.summed is _rows_of else set()
     if not has or has >= e.rows.keys() or of['seeds'] != [*e.seeds]: return e
     check_beside(of, e.setting, device, out/f'{e.result}.json')
     return replace(e, rows={row: its for row, its in e.rows.items() if row not in has}, twin=False,

@@ -27,7 +27,8 @@ def few(seed):
 
 OWN, PARTED = EXPERIMENTS["digits"], EXPERIMENTS["ablation/digits"]
 TINY = replace(OWN.setting, data=few, epochs=1, width=8, teacher_width=8)
-ROWS = {row: {"objective": OBJECTIVES[row], "ownership": "moments"} for row in ("kd_owned", "cka")}
+ROWS = {row: {"objective": OBJECTIVES[row], "ownership": "information"}
+        for row in ("kd_owned", "cka")}
 TABLE = {"tiny": replace(OWN, setting=TINY, rows=ROWS, seeds=range(2), result="tiny"),
          "ablation/tiny": replace(PARTED, setting=TINY, seeds=range(1), part="tiny", rows={
              row: PARTED.rows[row] for row in ("cka", "without common space")})}
