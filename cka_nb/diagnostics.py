@@ -197,8 +197,7 @@ def _of_doubt(space, teachers: dict, belief: dict, few: list) -> list[str]:
 def evidence_of(
     ownership: OwnershipEstimator, # that was fitted
     space: LabelSpace,
-    traces: list[Tensor], # T of (n, M_t)
-    traced: bool=True,    # False: they were not handed to it
+    traced: bool=True, # False: it was handed no traces
 ) -> dict: # ownership, asks, remembers, left_out
     "What an estimator found the owners from: what it asks for, and names of teachers by memory."
     inner = ownership
@@ -208,9 +207,10 @@ def evidence_of(
     asks = [k for k in ('logits', 'features', 'traces')[:3 if traced else 2] if k in asked_for]
     try: state = dict(ownership.state)
     except Exception: state = {} # none, none yet, or not of this kind
-    tilts = {str(k).split('.')[-1]: bool(v.any()) for k, v in state.items() if torch.is_tensor(v)}
-    where = lambda used: [name for t, (name, u) in enumerate(zip(space.names, traces))
-                          if u.shape[1] and 'traces' in asks and tilts.get(f'tilt{t}') is used]
+    tilts = {str(k).split('.')[-1]: bool(v.any()) for k, v in state.items()
+             if torch.is_tensor(v) and v.numel()} # of no traces it is empty
+    where = lambda used: [name for t, name in enumerate(space.names)
+                          if 'traces' in asks and tilts.get(f'tilt{t}') is used]
     return {'ownership': estimator_name(ownership), 'asks': asks, 'remembers': where(True),
             'left_out': where(False)}
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .classes import LabelSpace
 from .core import seeded, unit_rows
-from .moments import MomentOwnership, known_by, minimise
+from .moments import MomentOwnership, known_by, minimise, part_of
 from .ownership import owners_of
 from .scores import fitted_state, handed
 
@@ -78,7 +78,7 @@ class InformationOwnership:
         its = handed(self.start.fit, logits, features, traces)
         state = {f'start.{k}': v for k, v in its.items()}
         first_nc = handed(self.start.posterior, logits, features, traces)
-        some = _part(len(first_nc), 20_000) # a part is enough
+        some = part_of(len(first_nc))
         x_nd = _rows([(k, x[some]) for k, x in _seen(features, traces)], state)
         state['directions'] = _whitening(x_nd, min(self.directions, max(1, len(x_nd) // 3)))
         z_nk = x_nd @ state['directions']
@@ -150,6 +150,3 @@ def _whitening(x_nd: Tensor, most: int) -> Tensor:
     some = (s_k > 1e-6 * s_k[0]).nonzero()[:most, 0]
     return v_dk[:, some] / s_k[some] * len(x_nd)**.5
 
-def _part(count: int, most: int) -> Tensor|slice:
-    if count <= most: return slice(None)
-    return torch.randperm(count, generator=torch.Generator().manual_seed(0))[:most]

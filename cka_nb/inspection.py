@@ -109,7 +109,7 @@ def inspected(
             memory = memories(answers, space, asked, max(1, views))
     found, told = _found(images, heap, answers.images), figures_of(space, means, beliefs)
     for name in space.names: told['teachers'][name]['memory'] = memory[name]
-    told['belief']['evidence'] = evidence_of(estimator, space, means[2], traced)
+    told['belief']['evidence'] = evidence_of(estimator, space, traced)
     notes = [note_of_range(*found['values']), *told['notes'], *notes_of_memory(memory, asked),
              *heard, *notes_of_files(found['sizes'], answers.images.shape,
                                      getattr(heap.items, 'damaged', {}), len(heap))]

@@ -27,6 +27,14 @@ def known_by(columns: list[list[int]]) -> Tensor: # (T, C) of 0 and 1
     for row, its in zip(knows_tc, columns): row[its] = 1
     return knows_tc
 
+def part_of(
+    count: int,
+    most: int=20_000,
+) -> Tensor|slice: # places of at most so many rows
+    "Which rows of a large set are fitted to: a part is enough."
+    if count <= most: return slice(None)
+    return torch.randperm(count, generator=torch.Generator().manual_seed(0))[:most]
+
 def minimise(
     parameters: list[Tensor], # float64 leaves; changed in place
     loss: Callable,           # () -> scalar, smooth
@@ -119,9 +127,7 @@ def _log(p_bc: Tensor) -> Tensor: return p_bc.clamp_min(1e-8).log()
 
 # T tilts (M_t,), and the mean trace they leave over each teacher's images, in sd of the main one
 def _tilts(first_nc, traces, columns, ridge, noise) -> tuple[list[Tensor], list[float]]:
-    some = slice(None)
-    if len(first_nc) > 50_000: # a part is enough
-        some = torch.randperm(len(first_nc), generator=torch.Generator().manual_seed(0))[:50_000]
+    some = part_of(len(first_nc))
     log_nc = _log(first_nc.cpu()[some].double())
     u, scales = zip(*(_scaled(x.cpu()[some].double()) for x in traces))
     knows_tc = known_by(columns).double()

@@ -26,7 +26,7 @@ from .classes import LabelSpace, check_teachers
 from .core import evaluating, seeded
 from .data import Unlabelled, random_affine
 from .devices import one_device, to_device
-from .diagnostics import estimator_name, evidence_of, summary_of
+from .diagnostics import estimator_name, evidence_line, evidence_of, summary_of
 from .evaluation import check_known, evaluate
 from .files import read_json, say, versions, watched_by, write_json, write_whole
 from .identity import account, in_a_word, settings_of, structure
@@ -200,6 +200,8 @@ def amalgamate(
                 history = Trainer(task, asking.images, training, engine).fit(run)         # train
                 run.check_frozen()
                 student.provenance = report | dict(
+                    evidence=_evidence(ownership, asking, space)
+                    if takes_ownership(objective) else None,
                     teachers=dict(zip(space.names, run.prints)), versions=versions(),
                     student=fingerprint(student))
                 if monitor is not None: student.provenance['accuracy'] = history[-1]['monitor']
@@ -263,16 +265,21 @@ def _beliefs(run: Run, ownership, asking: Asking, space: LabelSpace, objective) 
     if not takes_ownership(objective):
         return Beliefs(torch.ones(1, len(space.columns)).expand(len(asking.images), -1), None)
     found, known = run.once('beliefs', partial(_believed, ownership, asking, space))
-    return beliefs_of(found, ownership if known else None)
+    beliefs = beliefs_of(found, ownership if known else None)
+    if known and watched_by(): say(f'  owners: {evidence_line(_evidence(ownership, asking, space))}')
+    return beliefs
+
+def _evidence(ownership, asking: Asking, space: LabelSpace) -> dict:
+    return evidence_of(ownership, space, asking.views.traced)
 
 def _believed(ownership, asking: Asking, space: LabelSpace) -> dict[str, Tensor]:
     "What the estimator says of all images; read aloud in six lines where somebody reads."
-    means, traced = asking.means.fill(), asking.views.traced
-    beliefs = believe(ownership, means, space, traced)
+    means = asking.means.fill()
+    beliefs = believe(ownership, means, space, asking.views.traced)
     if watched_by():
-        said = means.all_means()
-        evidence = evidence_of(ownership, space, said[2], traced)
-        for line in summary_of(space, said, beliefs, asking.images, evidence): say(f'  {line}')
+        evidence = _evidence(ownership, asking, space)
+        for line in summary_of(space, means.all_means(), beliefs, asking.images, evidence):
+            say(f'  {line}')
     return tensors_of(beliefs, ownership)
 
 def _save_student(student: Student, history: list[dict], out: Path) -> None:

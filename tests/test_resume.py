@@ -3,6 +3,7 @@
 Runs are interrupted in a step by an exception; test_faults.py kills them.
 """
 
+import json
 import os
 import random
 import signal
@@ -18,6 +19,8 @@ import torch
 from torch import nn
 
 import cka_nb as cka
+from cka_nb import training
+from cka_nb.diagnostics import evidence_line
 from cka_nb.training import Amalgamation
 
 CLASSES = (list("012"), list("34"))
@@ -63,6 +66,29 @@ def told(call, *args, **kwargs):
 
 
 pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def test_a_run_that_goes_on_says_what_its_owners_rest_on(tmp_path, monkeypatch):
+    lines, plain = [], network
+
+    def taught(classes):  # its batch norm has seen images, so it remembers some
+        net = plain(classes)
+        net[1].num_batches_tracked.fill_(9)
+        return net
+    monkeypatch.setitem(globals(), "network", taught)
+    monkeypatch.setattr(training, "watched_by", lambda: "a terminal")
+    monkeypatch.setattr(training, "say", lines.append)
+    owners = lambda: [line for line in lines if "owners:" in line]
+    assert go(tmp_path, dies_in=5) is None
+    said = owners()
+    lines.clear()
+    student = go(tmp_path)
+    assert owners() == said and len(said) == 1
+    evidence = json.loads((tmp_path / "run.json").read_text())["evidence"]
+    assert said == [f"  owners: {evidence_line(evidence)}"]
+    assert evidence == student.provenance["evidence"]
+    assert evidence["ownership"] == "InformationOwnership"
+    assert sorted(evidence["remembers"] + evidence["left_out"]) == ["t0", "t1"]
 
 
 # settings that differ are refused -----------------------------------------------------------------
