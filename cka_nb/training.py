@@ -266,7 +266,8 @@ def _beliefs(run: Run, ownership, asking: Asking, space: LabelSpace, objective) 
         return Beliefs(torch.ones(1, len(space.columns)).expand(len(asking.images), -1), None)
     found, known = run.once('beliefs', partial(_believed, ownership, asking, space))
     beliefs = beliefs_of(found, ownership if known else None)
-    if known and watched_by(): say(f'  owners: {evidence_line(_evidence(ownership, asking, space))}')
+    if known and watched_by():
+        say(f'  owners: {evidence_line(_evidence(ownership, asking, space))}')
     return beliefs
 
 def _evidence(ownership, asking: Asking, space: LabelSpace) -> dict:

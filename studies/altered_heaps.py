@@ -70,8 +70,7 @@ CHANGES = {  # of images; or the views in which the teachers are asked
 SITUATIONS = {
     "seven natural classes": (NATURAL, {
         "as taught": usual, "bicubic": scaled("bicubic", antialias=True),
-        "bilinear, not smoothed": scaled("bilinear"), "nearest pixel": scaled("nearest"),
-        "mean of 2 x 2": lambda x: F.avg_pool2d(x, 2),
+        "mean of 2 x 2": lambda x: F.avg_pool2d(x, 2), "nearest pixel": scaled("nearest"),
         **{name: (lambda x, change=change: usual(change(x))) for name, change in CHANGES.items()}},
         random_affine),
     "four teachers of digits": (DIGITS, {"as taught": lambda x: x, **CHANGES}, random_crop_flip)}

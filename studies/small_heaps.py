@@ -25,7 +25,7 @@ from cka_nb.data import Unlabelled
 from cka_nb.files import read_json, versions, write_json
 from cka_nb.settings import HEAP_SETTINGS, make_student, make_teachers
 
-OUT, SEEDS = Path("results/small_heaps.json"), range(100, 105)
+OUT, SEEDS = Path("results/small_heaps.json"), range(100, 103)
 SETTINGS = ("digits_50", "digits_160", "four_160", "four_brief")
 ROWS = {  # row -> objective, mixed, views of the belief, times the setting's steps
     "kd": ("kd", False, 8, 1), "kd, mixed": ("kd", True, 8, 1),
