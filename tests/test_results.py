@@ -1,6 +1,7 @@
 """The committed results are what the chapters and README say they are."""
 
 import json
+import re
 import statistics
 from functools import partial
 from pathlib import Path
@@ -133,6 +134,27 @@ def test_odd_heaps_are_means_of_their_seeds():
             for key, mean in its.items():
                 assert mean == pytest.approx(statistics.mean(
                     seed[estimator][key] for seed in odd["per_seed"][name]), abs=1e-12)
+
+
+def test_altered_heaps_are_means_of_their_seeds():
+    altered = stored_result("altered_heaps")
+    assert altered["seeds"] == [*map(int, altered["per_seed"])] and len(altered["seeds"]) == 3
+    for setting, rows in altered["rows"].items():
+        for name, row in rows.items():
+            for estimator, its in row.items():
+                for key, mean in its.items():
+                    assert mean == pytest.approx(statistics.mean(
+                        seed[setting][name][estimator][key]
+                        for seed in altered["per_seed"].values()), abs=1e-12)
+
+
+def test_readme_counts_the_settings_that_have_the_default():
+    there = [name for name in HEAP_SETTINGS if (RESULTS / f"{name}.json").is_file()]
+    has = [name for name in there
+           if any(row["name"] == "cka_information" for row in stored_result(name)["rows"])]
+    said = re.search(r"In all (\d+) settings measured so far \(of (\d+)\)",
+                     (RESULTS.parent / "README.md").read_text())
+    assert [int(n) for n in said.groups()] == [len(has), len(HEAP_SETTINGS)]
 
 
 def test_every_setting_and_every_table_has_a_result():
