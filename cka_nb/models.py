@@ -96,12 +96,12 @@ def build_backbone(
     image_size: tuple[int, int]|None=None,
 ) -> nn.Module:
     "A classifier of `num_classes`, random unless `pretrained`; `ValueError` names the nearest."
-    import torchvision
     if not isinstance(name, str):
         raise TypeError(f'a backbone is named by a string, got {type(name).__name__}')
     if name in _SMALL:
         if pretrained: raise ValueError(f'{name} has no published weights: pretrained=False')
         return _SMALL[name](num_classes, in_channels, width)
+    import torchvision # seconds, which ours need not wait for
     if name in torchvision.models.list_models(module=torchvision.models):
         net = torchvision.models.get_model(name, weights='DEFAULT' if pretrained else None,
                                            **_quiet(name))

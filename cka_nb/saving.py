@@ -30,7 +30,6 @@ def architecture_of(
     input_size: tuple[int, int, int]|None=None, # (C, H, W) the model reads; None: usual ones
 ) -> dict|None:       # arguments of `build_backbone`, or None
     "How to rebuild this network by name, if a known one has its names, shapes and answers."
-    import torchvision
     candidates = ([model.architecture] if isinstance(getattr(model, 'architecture', None), dict)
                   else [])
     timm = getattr(model, 'pretrained_cfg', None) or {}
@@ -45,6 +44,7 @@ def architecture_of(
         candidates.append(dict(name='transformers',
                                config=config | {'architectures': [type(model).__name__]}))
     if type(model).__module__.startswith('torchvision.models.'):
+        import torchvision
         candidates += [dict(name=n, in_channels=3)
                        for n in torchvision.models.list_models(module=torchvision.models)
                        if torchvision.models.get_model_builder(n).__module__

@@ -10,6 +10,7 @@ import itertools
 import json
 import os
 import random
+import subprocess
 import sys
 import threading
 import unicodedata
@@ -1030,3 +1031,14 @@ def test_a_reader_that_may_not_write_reads_what_a_kill_left(tmp_path):
     (tmp_path / "model.safetensors").mkdir()  # what no file can replace
     assert cka.fingerprint(cka.Teacher.load(tmp_path)) == cka.fingerprint(new)
     assert (tmp_path / "model.safetensors.part").is_file()
+
+
+def test_our_small_networks_are_built_and_loaded_without_torchvision(tmp_path):
+    """Its import takes seconds, and a prediction with a small student waited for it."""
+    code = ("import sys, torch, cka_nb as cka; t = cka.Teacher(cka.SmallResNet(2, 1), ['a', 'b'],"
+            " input_size=(1, 8, 8)); t = cka.Teacher.load(t.save('t')); "
+            "s = cka.Student('vgg_small', ['a', 'b'], input_size=(1, 8, 8)); "
+            "s = cka.Student.load(s.save('s')); s.predict(torch.rand(1, 1, 8, 8)); "
+            "print({'torchvision', 'torch._dynamo'} & {*sys.modules})")
+    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, text=True, capture_output=True)
+    assert run.stdout.strip() == "set()", run.stdout + run.stderr
