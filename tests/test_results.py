@@ -148,6 +148,17 @@ def test_altered_heaps_are_means_of_their_seeds():
                         for seed in altered["per_seed"].values()), abs=1e-12)
 
 
+def test_foreign_images_are_means_of_their_seeds():
+    foreign = stored_result("foreign_images")
+    for name, rows in foreign["settings"].items():
+        per_seed = foreign["per_seed"][name]
+        assert [*map(int, per_seed)] == [*range(HEAP_SETTINGS[name].seeds)]
+        for row, its in rows.items():
+            for key, mean in its.items():
+                assert 0 <= mean <= 1 and mean == pytest.approx(
+                    statistics.mean(seed[row][key] for seed in per_seed.values()), abs=1e-12)
+
+
 def test_readme_counts_the_settings_that_have_the_default():
     there = [name for name in HEAP_SETTINGS if (RESULTS / f"{name}.json").is_file()]
     has = [name for name in there
