@@ -2,12 +2,12 @@
 
 usage: python studies/small_heaps.py
 
-Heaps of 50 and 160 new digits of two teachers, 160 of four, and 400 of four that were taught
-briefly. `mixed`: each image of a batch is laid over another one, weights between a half and one,
-and so are their beliefs and owners; `kd` asks its teachers about the mixed image itself. `32
-views`: over so many looks the belief is averaged instead of eight. `3 x steps`: three times as
-many. Students are judged on held-out images, which no other choice has seen from these seeds.
-Written to results/small_heaps.json after each seed of a setting, from where a run goes on.
+Heaps of 50 and 160 new digits of two teachers, and of 160 of four. `mixed`: each image of a batch
+is laid over another one, weights between a half and one, and so are their beliefs and owners; `kd`
+asks its teachers about the mixed image itself. `32 views`: over so many looks the belief is
+averaged instead of eight. `3 x steps`: three times as many. Students are judged on held-out images,
+which no other choice has seen from these seeds. Written to results/small_heaps.json after each seed
+of a setting, from where a run goes on.
 """
 
 import statistics
@@ -26,7 +26,7 @@ from cka_nb.files import read_json, versions, write_json
 from cka_nb.settings import HEAP_SETTINGS, make_student, make_teachers
 
 OUT, SEEDS = Path("results/small_heaps.json"), range(100, 103)
-SETTINGS = ("digits_50", "digits_160", "four_160", "four_brief")
+SETTINGS = ("digits_50", "digits_160", "four_160")
 ROWS = {  # row -> objective, mixed, views of the belief, times the setting's steps
     "kd": ("kd", False, 8, 1), "kd, mixed": ("kd", True, 8, 1),
     "kd, 3 x steps": ("kd", False, 8, 3),

@@ -159,6 +159,16 @@ def test_foreign_images_are_means_of_their_seeds():
                     statistics.mean(seed[row][key] for seed in per_seed.values()), abs=1e-12)
 
 
+def test_small_heaps_are_means_of_their_seeds():
+    small = stored_result("small_heaps")
+    assert small["rows"].keys() == small["per_seed"].keys()
+    for name, rows in small["rows"].items():
+        per_seed = small["per_seed"][name]
+        assert [*per_seed] == ["100", "101", "102"], "the same seeds everywhere"
+        for row, mean in rows.items():
+            assert mean == pytest.approx(statistics.mean(s[row] for s in per_seed.values()))
+
+
 def test_readme_counts_the_settings_that_have_the_default():
     there = [name for name in HEAP_SETTINGS if (RESULTS / f"{name}.json").is_file()]
     has = [name for name in there
