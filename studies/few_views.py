@@ -25,7 +25,7 @@ from cka_nb.settings import HEAP_SETTINGS, make_teachers
 
 OUT, SEEDS, VIEWS = Path("results/few_views.json"), (100, 101, 102), (1, 2, 4, 8, 16)
 SETTINGS = ("digits_taught", "digits_new", "digits_groupnorm_new", "digits_vit_new", "digits_50",
-            "four_taught", "four_new", "four_brief", "four_groupnorm_new", "seven_natural_new")
+            "four_taught", "four_new", "four_brief", "four_groupnorm_new")
 
 
 def judged(teachers, heap, said):
