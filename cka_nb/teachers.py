@@ -271,7 +271,7 @@ class Teacher(Frozen):
             self._check_logits(logits_of(self.model(x)))
             raise ValueError(f'no layer of {self.who} has the logits as its output, so '
                              'its features cannot be found; name a submodule, features="layer4", '
-                             'or give a function, features=lambda model, x: (logits, features)')
+                             f'or give a function, {self.by_function}')
         if name not in modules:
             raise ValueError(f'{self.who} has no submodule {name!r}; it has '
                              f'{", ".join([m for m in modules if m][:12])} ...')
@@ -287,7 +287,7 @@ class Teacher(Frozen):
             raise ValueError(f'the head {name!r} of {self.who} does not give the logits '
                              'again from what it read (it is called twice, or its input is changed '
                              'afterwards); name a submodule, features="layer4", or give a '
-                             'function, features=lambda model, x: (logits, features)')
+                             f'function, {self.by_function}')
 
     def extra_repr(self) -> str:
         return (f'{self.name!r}, {len(self.classes)} classes: '

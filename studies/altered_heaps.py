@@ -11,32 +11,24 @@ of three seeds, and written to results/altered_heaps.json after each of them.
 """
 
 import io
-import statistics
 import sys
 import warnings
 from dataclasses import replace
 from functools import partial
-from inspect import signature
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from odd_heaps import ESTIMATORS, judged
 from PIL import Image
 
-from cka_nb.asking import MeanAnswers
-from cka_nb.classes import LabelSpace
-from cka_nb.data import Unlabelled, random_affine, random_crop_flip
+from cka_nb.comparison import means_of
+from cka_nb.data import random_affine, random_crop_flip
 from cka_nb.files import read_json, versions, write_json
 from cka_nb.images import as_float
-from cka_nb.information import InformationOwnership
-from cka_nb.moments import MomentOwnership
-from cka_nb.ownership import ClassConditionalOwnership
 from cka_nb.settings import HEAP_SETTINGS, make_teachers
 
 OUT, SEEDS = Path("results/altered_heaps.json"), (100, 101, 102)
-ESTIMATORS = {"classes": ClassConditionalOwnership, "moments": MomentOwnership,
-              "noisy moments": partial(MomentOwnership, noise=0.3, ridge=0.003),
-              "information": InformationOwnership}
 NATURAL, DIGITS = (HEAP_SETTINGS[name] for name in ("seven_natural_new", "four_new"))
 
 
@@ -76,24 +68,6 @@ SITUATIONS = {
     "four teachers of digits": (DIGITS, {"as taught": lambda x: x, **CHANGES}, random_crop_flip)}
 
 
-def judged(teachers, images, labels, classes, augment):
-    "estimator -> owner, class, nll of a heap"
-    space, found = LabelSpace(teachers), {}
-    said = MeanAnswers(teachers, Unlabelled(images), views=8, augment=augment).fill()
-    right = torch.tensor([space.classes.index(classes[y]) for y in labels.tolist()])
-    knows = torch.tensor([[c in its for its in space.columns] for c in right.tolist()])
-    for name, make in ESTIMATORS.items():
-        estimator = make(space)
-        handed = said.all_means()[:len(signature(estimator.fit).parameters)]
-        estimator.fit(*handed)
-        belief, owner = estimator.posterior(*handed).double(), estimator(*handed).argmax(1)
-        at = torch.arange(len(right))
-        found[name] = {"owner": knows[at, owner].double().mean().item(),
-                       "class": (belief.argmax(1) == right).double().mean().item(),
-                       "nll": -belief[at, right].clamp_min(1e-8).log().mean().item()}
-    return found
-
-
 def of_seed(seed):
     "setting -> alteration -> what `judged` says"
     for name, (setting, changes, others) in SITUATIONS.items():
@@ -110,13 +84,6 @@ def of_seed(seed):
         yield name, rows
 
 
-def means(per_seed):
-    first = per_seed[0]
-    if not isinstance(first, dict):
-        return statistics.mean(per_seed)
-    return {k: means([its[k] for its in per_seed]) for k in first}
-
-
 def main():
     warnings.simplefilter("ignore")  # what is left out is not the question here
     done = read_json(OUT)["per_seed"] if OUT.is_file() else {}
@@ -128,8 +95,8 @@ def main():
             "what": "right owners and classes of altered heaps; negative log-likelihood",
             "command": "python studies/altered_heaps.py", "seeds": [*map(int, done)],
             "device": "cpu", "threads": torch.get_num_threads(), "versions": versions(),
-            "rows": means([*done.values()]), "per_seed": done})
-    for setting, rows in means([*done.values()]).items():
+            "rows": means_of([*done.values()]), "per_seed": done})
+    for setting, rows in means_of([*done.values()]).items():
         print(f"{setting:24}" + "".join(f"{e:>20}" for e in ESTIMATORS))
         for name, its in rows.items():
             print(f"{name:24}" + "".join(

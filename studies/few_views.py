@@ -9,15 +9,16 @@ the class's negative log-likelihood on the heap's own images. Means of three see
 uses; no test image is opened. Written to results/few_views.json after each setting.
 """
 
-import statistics
 import sys
 import warnings
 from pathlib import Path
 
 import torch
+from odd_heaps import rightness
 
 from cka_nb.asking import ask_all
 from cka_nb.classes import LabelSpace
+from cka_nb.comparison import means_of
 from cka_nb.data import Unlabelled
 from cka_nb.files import read_json, versions, write_json
 from cka_nb.information import InformationOwnership
@@ -28,23 +29,8 @@ SETTINGS = ("digits_taught", "digits_new", "digits_groupnorm_new", "digits_vit_n
             "four_taught", "four_new", "four_brief", "four_groupnorm_new")
 
 
-def judged(teachers, heap, said):
-    "How right owners and classes are."
-    space = LabelSpace(teachers)
-    estimator = InformationOwnership(space)
-    estimator.fit(*said)
-    belief = estimator.posterior(*said).double()
-    owner = torch.stack([belief[:, its].sum(1) for its in space.columns], 1).argmax(1)
-    right = torch.tensor([space.classes.index(heap.classes[y]) for y in heap.labels.tolist()])
-    knows = torch.tensor([[c in its for its in space.columns] for c in right.tolist()])
-    at = torch.arange(len(right))
-    return {"owner": knows[at, owner].double().mean().item(),
-            "class": (belief.argmax(1) == right).double().mean().item(),
-            "nll": -belief[at, right].clamp_min(1e-8).log().mean().item()}
-
-
 def of_seed(name, seed):
-    "what was asked -> what `judged` says"
+    "what was asked -> what `rightness` says"
     setting = HEAP_SETTINGS[name]
     split = setting.split(seed)
     teachers = make_teachers(setting, split.taught, seed, device="cpu")
@@ -55,7 +41,9 @@ def of_seed(name, seed):
     half = lambda one, other: [(a + b) / 2 for a, b in zip(one, other)]
     said["as it is"] = (*plain[:2], traces)
     said["both, half each"] = (half(plain[0], logits), half(plain[1], features), traces)
-    return {what: judged(teachers, split.heap, its) for what, its in said.items()}
+    judge = lambda its: rightness(teachers, InformationOwnership(LabelSpace(teachers)), its,
+                                  split.heap.labels, split.heap.classes)
+    return {what: judge(its) for what, its in said.items()}
 
 
 def main():
@@ -64,8 +52,7 @@ def main():
     for name in SETTINGS:
         if name not in rows:
             per_seed = [of_seed(name, seed) for seed in SEEDS]
-            rows[name] = {v: {k: statistics.mean(s[v][k] for s in per_seed)
-                              for k in per_seed[0][v]} for v in per_seed[0]}
+            rows[name] = means_of(per_seed)
             write_json(OUT, {"what": "the default's belief by what teachers are asked about",
                              "command": "python studies/few_views.py", "seeds": [*SEEDS],
                              "device": "cpu", "threads": torch.get_num_threads(),

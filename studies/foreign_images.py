@@ -10,7 +10,6 @@ joint accuracy on own test images; means over seeds, written to results/foreign_
 each seed of a setting, from where a run goes on.
 """
 
-import statistics
 import sys
 import warnings
 from pathlib import Path
@@ -21,6 +20,7 @@ from sklearn.metrics import roc_auc_score
 import cka_nb as cka
 from cka_nb.asking import MeanAnswers
 from cka_nb.baselines import NATURAL_OBJECTIVES, OBJECTIVES
+from cka_nb.comparison import means_of
 from cka_nb.data import TensorImages, Unlabelled
 from cka_nb.files import read_json, versions, write_json
 from cka_nb.images import as_float
@@ -126,12 +126,6 @@ def of_seed(name, seed):
     return found
 
 
-def means(per_seed):
-    if not isinstance(per_seed[0], dict):
-        return statistics.mean(per_seed)
-    return {k: means([its[k] for its in per_seed]) for k in per_seed[0]}
-
-
 def main():
     warnings.simplefilter("ignore")  # what is left out is not the question here
     done = read_json(OUT)["per_seed"] if OUT.is_file() else {}
@@ -145,7 +139,7 @@ def main():
                 "what": "AUROC of own against foreign images; accuracy on own test images",
                 "command": "python studies/foreign_images.py", "device": DEVICE,
                 "threads": torch.get_num_threads(), "versions": versions(),
-                "settings": {k: means([*v.values()]) for k, v in done.items()},
+                "settings": {k: means_of([*v.values()]) for k, v in done.items()},
                 "per_seed": done})
             print(name, seed, its[str(seed)], flush=True)
     for name, its in read_json(OUT)["settings"].items():

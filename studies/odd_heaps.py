@@ -20,6 +20,7 @@ import torch
 
 from cka_nb.asking import MeanAnswers
 from cka_nb.classes import LabelSpace
+from cka_nb.core import seeded
 from cka_nb.data import TensorImages, Unlabelled, random_affine
 from cka_nb.files import versions, write_json
 from cka_nb.information import InformationOwnership
@@ -49,22 +50,25 @@ SITUATIONS = { # the teachers' classes, the images of the heap by their labels
     "five teachers of two": (PAIRS, ALL), "... 40 images of them": (PAIRS, FIRST(40))}
 
 
-def judged(teachers, images, labels):
-    "estimator -> owner, class, nll of a heap whose labels are places among the digits"
-    space, found = LabelSpace(teachers), {}
-    said = MeanAnswers(teachers, Unlabelled(images), views=8, augment=random_affine).fill()
-    right = torch.tensor([space.classes.index(str(y)) for y in labels.tolist()])
+def rightness(teachers, estimator, said, labels, classes):
+    "owner, class, nll of a belief fitted to mean answers; labels are places in `classes`"
+    space = LabelSpace(teachers)
+    handed = said[:len(signature(estimator.fit).parameters)]
+    estimator.fit(*handed)
+    belief, owner = estimator.posterior(*handed).double(), estimator(*handed).argmax(1)
+    right = torch.tensor([space.classes.index(classes[y]) for y in labels.tolist()])
     knows = torch.tensor([[c in its for its in space.columns] for c in right.tolist()])
-    for name, make in ESTIMATORS.items():
-        estimator = make(space)
-        handed = said.all_means()[:len(signature(estimator.fit).parameters)]
-        estimator.fit(*handed)
-        belief, owner = estimator.posterior(*handed).double(), estimator(*handed).argmax(1)
-        at = torch.arange(len(right))
-        found[name] = {"owner": knows[at, owner].double().mean().item(),
-                       "class": (belief.argmax(1) == right).double().mean().item(),
-                       "nll": -belief[at, right].clamp_min(1e-8).log().mean().item()}
-    return found
+    at = torch.arange(len(right))
+    return {"owner": knows[at, owner].double().mean().item(),
+            "class": (belief.argmax(1) == right).double().mean().item(),
+            "nll": -belief[at, right].clamp_min(1e-8).log().mean().item()}
+
+
+def judged(teachers, images, labels, classes, augment=random_affine):
+    "estimator -> owner, class, nll of a heap"
+    said = MeanAnswers(teachers, Unlabelled(images), views=8, augment=augment).fill().all_means()
+    return {name: rightness(teachers, make(LabelSpace(teachers)), said, labels, classes)
+            for name, make in ESTIMATORS.items()}
 
 
 def of_seed(seed):
@@ -76,14 +80,15 @@ def of_seed(seed):
 
     def teacher(place, classes):
         if (place, classes) not in taught:
-            net = (SmallVGG if place else SmallResNet)(len(classes), in_channels=1)
+            with seeded(seed + place):
+                net = (SmallVGG if place else SmallResNet)(len(classes), in_channels=1)
             taught[place, classes] = train_teacher(net, learnt, list(classes), 25, device="cpu",
                                                    seed=seed + place)
         return taught[place, classes]
     for name, (label_sets, chosen) in SITUATIONS.items():
         teachers = [teacher(min(place, 1), classes) for place, classes in enumerate(label_sets)]
         some = chosen(labels)
-        yield name, judged(teachers, heap[some], labels[some])
+        yield name, judged(teachers, heap[some], labels[some], train.classes)
 
 
 def main():
