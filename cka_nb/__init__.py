@@ -34,6 +34,7 @@ from cka_nb.student import Student
 from cka_nb.teachers import Teacher
 from cka_nb.teaching import train_teacher
 from cka_nb.training import amalgamate
+from cka_nb.witness import Witness, WitnessOwnership
 
 try: __version__ = version("cka_nb")
 except PackageNotFoundError: __version__ = "0+unknown"  # a bare checkout; see settings.ini
@@ -43,7 +44,7 @@ __all__ = [
     "ContrastiveAmalgamation", "EnergyOwnership", "ImageFiles", "InformationOwnership",
     "LabelSpace", "MomentOwnership", "Objective", "OpenWorldOwnership", "Output",
     "OwnershipEstimator", "Preprocess", "SmallResNet", "SmallVGG", "Stopped", "Student",
-    "Teacher", "TensorImages", "alignment_loss", "amalgamate",
+    "Teacher", "TensorImages", "Witness", "WitnessOwnership", "alignment_loss", "amalgamate",
     "build_backbone", "calibrate", "digits", "evaluate", "export", "fingerprint", "inspect",
     "inter_model_loss", "intra_model_loss", "joint_distillation", "mixture", "mixture_loss",
     "mmd_loss", "owned_distillation", "pointwise_loss", "random_affine", "random_crop_flip",

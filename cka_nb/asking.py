@@ -27,31 +27,37 @@ from .networks import Output
 from .processes import rank, world_size
 from .saving import fingerprint
 from .teachers import Teacher
+from .witness import Witness
 
 # %% ../nbs/33_asking.ipynb #29d488df
 def ask(
-    teachers: list[Teacher],
+    networks: list[Teacher|Witness],
     x: Tensor,        # (B, C, H, W) one view
     dtype: torch.dtype=torch.float32, # precision of the networks, and of the answers
     traced: bool=False, # ask for traces too
 ) -> list[Output]:    # T of logits (B, C_t), features (B, D_t); traced: T of (Output, (B, M_t))
-    "All teachers' answers: the one place where they are asked."
+    "All answers, a witness's without logits: the one place where networks are asked."
     half = dtype in (torch.bfloat16, torch.float16)
-    with asked_in(teachers, dtype if half else None):
-        answers = [t.traced(x) if traced else t(x) for t in teachers]
+    with asked_in(networks, dtype if half else None):
+        answers = [_answer(t, x, traced) for t in networks]
     if not half: return answers
     as_half = lambda said: Output(*(part.to(dtype) for part in said))
     return [(as_half(a[0]), a[1]) if traced else as_half(a) for a in answers]
 
+def _answer(network, x: Tensor, traced: bool): # an Output, or (Output, traces)
+    if not isinstance(network, Witness): return network.traced(x) if traced else network(x)
+    none_b0 = (features := network(x)).new_zeros(len(x), 0)
+    return (Output(none_b0, features), none_b0) if traced else Output(none_b0, features)
+
 # %% ../nbs/33_asking.ipynb #44294abc
 @contextmanager
-def asked_in(teachers: list[Teacher], dtype: torch.dtype|None):
-    "Inside the block the teachers compute under autocast to `dtype`; None: in their own precision."
-    before = [t.precision for t in teachers]
-    for t in teachers: t.precision = dtype
+def asked_in(networks: list[Teacher|Witness], dtype: torch.dtype|None):
+    "Inside the block networks compute under autocast to `dtype`; None: in their own precision."
+    before = [t.precision for t in networks]
+    for t in networks: t.precision = dtype
     try: yield
     finally:
-        for t, its in zip(teachers, before): t.precision = its
+        for t, its in zip(networks, before): t.precision = its
 
 def fewer(
     traces: Tensor,  # (B, M)
@@ -68,15 +74,19 @@ def fewer(
 
 def account_of(
     teachers: list[Teacher],
+    witness: Witness|None=None,
 ) -> dict: # dotted path -> plain value
-    "What teachers are, as the chapter Identity tells it: weights, network, classes, transform."
+    "What networks are, as the chapter Identity tells it: weights, network, classes, transform."
     names = check_teachers(teachers)
     found = account(teachers=names) # also their order
     for name, t in zip(names, teachers):
-        found |= account(**{f'teachers.{name}.{k}': v for k, v in dict(
-            weights=fingerprint(t), network=structure(t.model), classes=t.outputs,
-            transform=t.transform, features=t.features).items()})
-    return found
+        found |= _account_of(f'teachers.{name}', t, classes=t.outputs)
+    return found | (_account_of('witness', witness) if witness else {})
+
+def _account_of(who: str, network, **more) -> dict:
+    its = dict(weights=fingerprint(network), network=structure(network.model),
+               transform=network.transform, features=network.features, **more)
+    return account(**{f'{who}.{k}': v for k, v in its.items()})
 
 # %% ../nbs/33_asking.ipynb #4dfed2e8
 @dataclass(frozen=True)
@@ -123,19 +133,21 @@ class MeanAnswers:
         batch_size: int=64,          # images asked about at once
         dtype: torch.dtype=torch.float32, # precision of the networks
         most: int|None=None,         # images whose means are held in memory; None: all
+        witness: Witness|None=None,  # asked too
     ):
         self.teachers, self.images, self.device, self.dtype = teachers, images, device, dtype
+        self.witness, self.networks = witness, [*teachers, *([witness] if witness else [])]
         self.augment, self.seed, self.block = augment, seed, batch_size
         self.averaged = range(1, 1 + views) if augment and views else [0]
         self.widths = self._learn_widths()
         self.sample = sample_of(len(images), most) # the images to fit beliefs to
         self._hold()
 
-    def _learn_widths(self) -> list[tuple[int, int, int]]: # T of C_t, D_t, M_t
+    def _learn_widths(self) -> list[tuple[int, int, int]]: # of each network C_t, D_t, M_t
         x = self.images.batch([0])
-        for t in self.teachers: _note_size(t, x.shape[2:])
+        for t in self.networks: _note_size(t, x.shape[2:])
         with torch.no_grad(), enough_memory('asking the teachers', 'Use fewer, or smaller ones'):
-            asked = ask(self.teachers, to_device(x, self.device), self.dtype, traced=True)
+            asked = ask(self.networks, to_device(x, self.device), self.dtype, traced=True)
         return [(o.logits.shape[1], o.features.shape[1], fewer(u).shape[1]) for o, u in asked]
 
     def _hold(self) -> None: # only the sample's means are held in memory
@@ -152,7 +164,8 @@ class MeanAnswers:
     def fill(self, what: str='asking the teachers') -> 'MeanAnswers':
         "Ask what has not been asked yet; `ValueError` names an image with a bad answer."
         todo = [b for b in self._mine() if not self.blocks[b]]
-        if todo: say(f'{what}: {len(self.teachers)} teachers, about {len(self.asked):,} images, in '
+        if todo: say(f'{what}: {len(self.teachers)} teachers{" and a witness" * bool(self.witness)}'
+                     f', about {len(self.asked):,} images, in '
                      f'{len({*self.averaged, *self.kept})} views')
         waiting, since = [], time.monotonic()
         index = [self.asked[b * self.block:(b + 1) * self.block] for b in todo]
@@ -177,7 +190,7 @@ class MeanAnswers:
         total = []
         for number in sorted({*self.averaged, *self.kept}):
             view = view_of(x, there, self.seed, -number, self.augment if number else None)
-            said = ask(self.teachers, view, self.dtype, traced=number in self.averaged)
+            said = ask(self.networks, view, self.dtype, traced=number in self.averaged)
             if number in self.averaged:
                 total.append([(o.logits.float(), o.features.float(), u.float()) for o, u in said])
                 said = [o for o, _ in said]
@@ -186,15 +199,15 @@ class MeanAnswers:
         means = [[mean(its) for its in zip(*of_one)] for of_one in zip(*total)]
         # one copy for all: a GPU is waited for once
         row = torch.cat([part for l, f, u in means for part in (l, f, fewer(u))], 1).cpu()
-        self._refuse_bad(index, row, 3)
+        self._refuse_bad(index, row, 3, self.networks)
         return row.numpy()
 
-    def _refuse_bad(self, index: Tensor, row: Tensor, parts: int) -> None: # traces may be bad
-        its = row.split([sum(w[:parts]) for w in self.widths], 1)
-        for t, width, answers in zip(self.teachers, self.widths, its):
+    def _refuse_bad(self, index: Tensor, row: Tensor, parts: int, networks) -> None:
+        its = row.split([sum(w[:parts]) for _, w in zip(networks, self.widths)], 1)
+        for t, width, answers in zip(networks, self.widths, its): # traces may be bad
             fine = answers[:, :sum(width[:2])].isfinite().all(1)
             if not fine.all():
-                raise ValueError(f'teacher {t.name!r} answers image '
+                raise ValueError(f'{t.who} answers image '
                                  f'{int(index[fine.int().argmin()])} with NaN or infinity')
 
     def _commit(self, blocks: list[int]) -> None: self.blocks[blocks] = 1
@@ -208,14 +221,24 @@ class MeanAnswers:
 
     def all_means(self) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         "Of the sample, T each: mean logits (n, C_t), mean features (n, D_t), traces (n, M_t)."
+        return self._of_sample()[:3]
+
+    def witnessed(self) -> Tensor|None: # (n, D); None: nobody is a witness
+        "Of the sample, the mean of what the witness sees."
+        return self._of_sample()[3]
+
+    def _of_sample(self) -> tuple:
         every = len(self.sample) == len(self.asked)
         return self._parts(self.means if every else self.means[self.sample.numpy()])
 
-    def _parts(self, means: np.ndarray) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    def _parts(self, means: np.ndarray) -> tuple: # logits, features, traces; the witness's or None
         parts = torch.from_numpy(np.asarray(means)).split([n for w in self.widths for n in w], 1)
-        return list(parts[0::3]), list(parts[1::3]), list(parts[2::3])
+        seen = parts[-2] if self.witness else None
+        logits, features, traces = (list(parts[k::3][:len(self.teachers)]) for k in range(3))
+        return logits, features, traces, seen
 
-    def each(self, rows: int=4096) -> Iterator[tuple]: # (n,) index; logits, features, traces
+    # yields (n,) index; logits, features, traces, and what the witness sees
+    def each(self, rows: int=4096) -> Iterator[tuple]:
         "This process's share of all images, `rows` at a time: what is not kept is asked now."
         mine = lambda items: items[rank()::world_size()]
         for part in mine(torch.arange(len(self.asked)).split(rows)):
@@ -230,11 +253,11 @@ class MeanAnswers:
                     np.concatenate([m for _, m in held]))
                 held = []
 
-def _note_size(teacher, size) -> None: # (H, W) of images that it shall be asked about
-    known = getattr(teacher, 'input_size', None)
-    if not known or tuple(known[1:]) == tuple(size) or teacher.transform is not None: return
-    if hasattr(teacher.model, 'preprocess'): return # a student: it scales images itself
-    warnings.warn(f'teacher {teacher.name!r} knows images of {known[1]}x{known[2]} pixels, and is '
+def _note_size(network, size) -> None: # (H, W) of images that it shall be asked about
+    known = getattr(network, 'input_size', None)
+    if not known or tuple(known[1:]) == tuple(size) or network.transform is not None: return
+    if hasattr(network.model, 'preprocess'): return # a student: it scales images itself
+    warnings.warn(f'{network.who} knows images of {known[1]}x{known[2]} pixels, and is '
                   f'asked about some of {size[0]}x{size[1]}: hand in images of its size, or give '
                   f'it transform=Preprocess({tuple(known)})')
 

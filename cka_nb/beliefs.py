@@ -8,6 +8,7 @@ __all__ = ['OwnershipEstimator', 'believe']
 # %% ../nbs/35_beliefs.ipynb #0e48c263
 import warnings
 from collections.abc import Callable
+from inspect import signature
 from typing import NamedTuple, Protocol
 
 import torch
@@ -17,8 +18,12 @@ from torch import Tensor
 from .asking import MeanAnswers
 from .classes import LabelSpace
 from .devices import to_device
+from .information import InformationOwnership
+from .objective import takes_ownership
+from .open_world import OpenWorldOwnership
 from .processes import world_size
-from .scores import handed
+from .scores import asks_for, handed
+from .witness import Witness, WitnessOwnership
 
 # %% ../nbs/35_beliefs.ipynb #73eb9dc9
 class OwnershipEstimator(Protocol):
@@ -35,7 +40,8 @@ class OwnershipEstimator(Protocol):
 
     `fit`, the call and `posterior` may each name an argument `traces`: T of (N, M_t), what the
     images leave in the batch norms of each teacher, near mean 0 over its own images. M_t may be 0.
-    It is None with `views=0` and an `augment`, since what they remember is of views.
+    It is None with `views=0` and an `augment`, since what they remember is of views. And each may
+    name `witness`: (N, D), what a witness sees, or None without one.
     """
     def fit(self,
         logits: list[Tensor],   # T of (N, C_t), means over views of each image
@@ -54,6 +60,41 @@ def check_estimator(ownership, space: LabelSpace) -> None:
     sizes = [len(c) for c in space.columns]
     if [len(c) for c in getattr(ownership, 'columns', space.columns)] != sizes:
         raise ValueError('the ownership estimator was made for other label sets')
+
+def usual_estimator(
+    space: LabelSpace,
+    witness: Witness|None=None,
+) -> OwnershipEstimator:
+    "What is taken where nobody says: information, and around it a witness if there is one."
+    return WitnessOwnership(space) if witness else InformationOwnership(space)
+
+def check_hears(ownership: OwnershipEstimator, witness: Witness|None) -> None:
+    "`ValueError` if there is a witness, and this estimator does not ask what it sees."
+    inner = ownership
+    while isinstance(inner, OpenWorldOwnership): inner = inner.closed
+    if witness and not asks_for(inner.fit, 'witness'):
+        raise ValueError(f'{type(inner).__name__} does not ask what the witness sees: put '
+                         'WitnessOwnership(space, start=...) around it, or leave the witness out')
+
+def estimator_for(
+    ownership: OwnershipEstimator|None,
+    open_world: bool,
+    witness: Witness|None,
+    space: LabelSpace,
+    objective, # of `amalgamate`
+) -> OwnershipEstimator:
+    "The estimator of a run; `ValueError` if what was asked for does not go together."
+    ownership = usual_estimator(space, witness) if ownership is None else ownership
+    check_estimator(ownership, space)
+    if witness and not takes_ownership(objective):
+        raise ValueError('a witness tells who owns an image, and this objective does not ask: use '
+                         'another objective, or leave the witness out')
+    check_hears(ownership, witness)
+    if not open_world or isinstance(ownership, OpenWorldOwnership): return ownership
+    if not getattr(objective, 'takes_posterior', False):
+        raise ValueError('open_world=True spreads the belief that an objective is handed, and this '
+                         'one takes none: use another objective, or open_world=False')
+    return OpenWorldOwnership(space, ownership)
 
 # %% ../nbs/35_beliefs.ipynb #30b72e07
 class Beliefs(NamedTuple):
@@ -95,7 +136,7 @@ def believe(
 ) -> Beliefs:             # of all images
     "Fit the estimator to the sample's answers, ask it about every image; `ValueError` if it errs."
     check_estimator(ownership, space)
-    sample = answers.all_means()
+    sample = *answers.all_means(), answers.witnessed()
     _handed(ownership.fit, sample, use_traces)
     if len(answers.images) == len(answers.sample):
         beliefs = _beliefs_of(ownership, sample, space, use_traces)
@@ -125,8 +166,8 @@ def _summed(x: Tensor, device: torch.device) -> Tensor: # over the processes
     return there.cpu()
 
 def _handed(ask: Callable, answers: tuple, use_traces: bool):
-    logits, features, traces = answers
-    return handed(ask, logits, features, traces if use_traces else None)
+    logits, features, traces, witness = answers
+    return handed(ask, logits, features, traces if use_traces else None, witness)
 
 def _beliefs_of(ownership, answers: tuple, space, use_traces) -> Beliefs: # of these images
     owned_nt = _handed(ownership, answers, use_traces)
@@ -169,3 +210,54 @@ def one_owner(
     return (f'every image is given to teacher {space.names[int(owner_n[0])]!r}: do the images '
             'show classes of the others too? If they do, try '
             'ownership=cka.EnergyOwnership() or other views')
+
+# %% ../nbs/35_beliefs.ipynb #7b1ef3c7
+def evidence_of(
+    ownership: OwnershipEstimator, # that was fitted
+    space: LabelSpace,
+    traced: bool=True, # False: it was handed no traces
+) -> dict: # ownership, asks, remembers, left_out; of one that hears a witness its weight
+    "What an estimator found the owners from: what it asks for, and names of teachers by memory."
+    inner = ownership
+    while isinstance(inner, OpenWorldOwnership): inner = inner.closed
+    asked_for = {name for ask in (inner.fit, inner, getattr(inner, 'posterior', inner))
+                 for name in signature(getattr(ask, 'forward', ask)).parameters}
+    asks = [k for k in ('logits', 'features', 'traces')[:3 if traced else 2] if k in asked_for]
+    try: state = dict(ownership.state)
+    except Exception: state = {} # none, none yet, or not of this kind
+    tilts = {str(k).split('.')[-1]: bool(v.any()) for k, v in state.items()
+             if torch.is_tensor(v) and v.numel()} # of no traces it is empty
+    where = lambda used: [name for t, name in enumerate(space.names)
+                          if 'traces' in asks and tilts.get(f'tilt{t}') is used]
+    heard = state.get('weight') if isinstance(inner, WitnessOwnership) else None
+    return {'ownership': estimator_name(ownership), 'asks': asks, 'remembers': where(True),
+            'left_out': where(False), **({} if heard is None else {'witness': float(heard)})}
+
+def estimator_name(ownership: OwnershipEstimator) -> str:
+    "The name of its class, and in brackets of the estimator that it stands around."
+    name, inner = type(ownership).__name__, None
+    if isinstance(ownership, OpenWorldOwnership): inner = ownership.closed
+    if isinstance(ownership, WitnessOwnership): inner = ownership.start
+    return f'{name}({estimator_name(inner)})' if inner else name
+
+def evidence_line(
+    evidence: dict, # as `evidence_of` gives it
+) -> str:
+    "The evidence in words."
+    asks, parts = evidence['asks'], [' and '.join(k for k in evidence['asks'] if k != 'traces')]
+    if evidence['remembers']:
+        parts.append(f'what {_listed(evidence["remembers"])} remembers of its training images')
+    elif 'traces' in asks and not evidence['left_out']: parts.append('no memories')
+    if evidence.get('witness'):
+        parts.append(f'what the witness sees (weight {evidence["witness"]:.3g})')
+    line = f'{evidence["ownership"]}, from {", ".join(filter(None, parts)) or "nothing it names"}'
+    if evidence.get('witness') == 0: line += '; the witness sees nothing of it, and is not heard'
+    unused = _listed(evidence['left_out'])
+    return f'{line}; not used in it: what {unused} remembers' if evidence['left_out'] else line
+
+def cut(name: str) -> str: return repr(name if len(name) <= 40 else f'{name[:39]}…')
+
+def _listed(names: list[str]) -> str: # at most four
+    more = [f'{len(names) - 4} more'] if len(names) > 4 else []
+    return 'each of ' * (len(names) > 1) + ', '.join([*map(cut, names[:4]), *more])
+

@@ -25,7 +25,7 @@ from .experiments import experiment
 from .files import as_text, printable, read_json
 from .folders import (
     check_made_from, common_size, for_images, read_images, read_judged, read_student, read_teachers,
-    student_folder)
+    read_witness, student_folder)
 from .image_files import ImageFiles
 from .inspection import as_lines, check_inspection, inspected, write_inspection
 from .options import parser
@@ -55,14 +55,17 @@ def _train_teacher(a, command):
                         f'{"x".join(map(str, teacher.input_size))}: {a.out}')
 
 def _amalgamate(a, command):
-    if a.open_world and a.ownership == 'energy':
-        raise ValueError('--open-world needs a belief over classes, which --ownership energy does '
-                         'not have: information, moments or class-conditional')
+    for option, wanted in (('--open-world', a.open_world), ('--witness', a.witness)):
+        if wanted and a.ownership == 'energy':
+            raise ValueError(f'{option} needs a belief over classes, which --ownership energy does '
+                             'not have: information, moments or class-conditional')
     aim = objective_from(a.objective, **dict(a.weight) | (
         {} if a.temperature is None else {'temperature': a.temperature}))
-    student = student_from_folders(read_teachers(a.teacher, a.rename, a.drop), a.images, a.backbone,
+    teachers = read_teachers(a.teacher, a.rename, a.drop)
+    witness = a.witness and read_witness(a.witness, a.size or common_size(teachers))
+    student = student_from_folders(teachers, a.images, a.backbone,
                                    _folder(a.out), aim, a.size, a.pretrained, a.damaged,
-                                   a.test, a.unknown, a.calibrate, command, a.ownership,
+                                   a.test, a.unknown, a.calibrate, command, a.ownership, witness,
                                    open_world=a.open_world, views=a.views,
                                    fixed_views=a.fixed_views, cache=a.cache,
                                    accumulate=a.accumulate, ema=a.ema,
@@ -81,7 +84,8 @@ def _inspect(a, command):
     size = a.size or common_size(teachers)
     images = read_images(a.images, size)
     found = inspected(for_images(teachers, size), images if a.damaged == 'skip' else
-                      Unlabelled(images), a.views, AUGMENTATIONS[a.augment], a.batch_size, a.device)
+                      Unlabelled(images), a.views, AUGMENTATIONS[a.augment], a.batch_size, a.device,
+                      witness=a.witness and read_witness(a.witness, size))
     page = a.out and write_inspection(a.out, found, command)
     print(json.dumps(found.report) if a.json else '\n'.join(as_lines(found.report)))
     if page and not a.json: print(f'look at {page}')

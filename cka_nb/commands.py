@@ -42,6 +42,7 @@ from .student import Student
 from .teachers import Teacher
 from .teaching import train_teacher
 from .training import amalgamate, plot_history
+from .witness import Witness, WitnessOwnership
 
 # %% ../nbs/51_commands.ipynb #c5b0835a
 def teacher_from_folder(
@@ -131,6 +132,7 @@ def student_from_folders(
     calibration: str|Path|None=None, # labelled images to fit a temperature to, at the end
     command: str|None=None,          # for run.json
     ownership: str='information',    # a name of OWNERSHIPS
+    witness: Witness|None=None,      # heard beside it
     **training,                      # as for `amalgamate`
 ) -> Student:
     "Amalgamate teachers on a folder of images; student, history, result and report in `out`."
@@ -145,8 +147,8 @@ def student_from_folders(
     heap = read_images(images, size, damaged)
     aim = objective_from(objective) if isinstance(objective, str) else objective
     student = _untrained(backbone, teachers, size, pretrained, training.get('seed', 0))
-    history = amalgamate(teachers, student, heap, aim, out=out,
-                         ownership=OWNERSHIPS[ownership](LabelSpace(teachers)), **training)
+    history = amalgamate(teachers, student, heap, aim, out=out, witness=witness,
+                         ownership=_owners(ownership, teachers, witness), **training)
     if rank(): return student # one process writes
     lead = (f'{len(teachers)} teachers, {len(heap)} images without labels, '
             f'{history[-1]["seconds"]:.0f} s. ' + (
@@ -160,6 +162,10 @@ def student_from_folders(
             'set': Path(test).name}
         student.save(out/'student')
     return student
+
+def _owners(name: str, teachers: list[Teacher], witness: Witness|None): # an estimator
+    own = OWNERSHIPS[name](space := LabelSpace(teachers))
+    return WitnessOwnership(space, own) if witness else own
 
 def _untrained(backbone: str, teachers: list[Teacher], size, pretrained: bool, seed) -> Student:
     wants = published(backbone, build_backbone(backbone, 2)) if pretrained else Preprocess()
@@ -209,7 +215,8 @@ def report_of(
     plain = {k: v for k, v in (run or {}).items() if not isinstance(v, dict) and v is not None}
     facts = {'command': command, **plain,
              'versions': ', '.join(f'{k} {v}' for k, v in versions().items()),
-             **{f'SHA-256 of {t.name}': fingerprint(t) for t in teachers}}
+             **{f'SHA-256 of {t.name}': fingerprint(t) for t in teachers},
+             **{f'SHA-256 of {n}': v for n, v in ((run or {}).get('witness') or {}).items()}}
     who = f'{len(teachers)} teachers' if model is None else type(model).__name__
     write_report(out/'report.html', f'{who} of {len(said.classes)} classes', lead, facts, figures,
                  table_of(rows) if labelled else None,

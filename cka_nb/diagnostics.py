@@ -8,14 +8,13 @@ __all__ = ['figures_of']
 # %% ../nbs/36_diagnostics.ipynb #8b8d0fb2
 import math, warnings
 from collections.abc import Callable
-from inspect import signature
 from itertools import combinations
 
 import torch
 from torch import Tensor
 
 from .asking import MeanAnswers, sample_of
-from .beliefs import Beliefs, OwnershipEstimator, believe, one_owner
+from .beliefs import Beliefs, believe, cut, evidence_line, one_owner
 from .calibration import proper_scores
 from .classes import LabelSpace
 from .controls import GivenOwnership, owners_of, readings, what_teachers_say
@@ -23,7 +22,7 @@ from .data import TensorImages, Unlabelled
 from .devices import device_for, placed
 from .information import InformationOwnership
 from .moments import MomentOwnership
-from .open_world import OpenWorldOwnership, fit_known, known_of
+from .open_world import fit_known, known_of
 from .ownership import ClassConditionalOwnership
 from .scores import EnergyOwnership
 from .soft_targets import mixture
@@ -193,52 +192,6 @@ def _of_doubt(space, teachers: dict, belief: dict, few: list) -> list[str]:
                      '--drop')
     return notes
 
-# %% ../nbs/36_diagnostics.ipynb #b2357638
-def evidence_of(
-    ownership: OwnershipEstimator, # that was fitted
-    space: LabelSpace,
-    traced: bool=True, # False: it was handed no traces
-) -> dict: # ownership, asks, remembers, left_out
-    "What an estimator found the owners from: what it asks for, and names of teachers by memory."
-    inner = ownership
-    while isinstance(inner, OpenWorldOwnership): inner = inner.closed
-    asked_for = {name for ask in (inner.fit, inner, getattr(inner, 'posterior', inner))
-                 for name in signature(getattr(ask, 'forward', ask)).parameters}
-    asks = [k for k in ('logits', 'features', 'traces')[:3 if traced else 2] if k in asked_for]
-    try: state = dict(ownership.state)
-    except Exception: state = {} # none, none yet, or not of this kind
-    tilts = {str(k).split('.')[-1]: bool(v.any()) for k, v in state.items()
-             if torch.is_tensor(v) and v.numel()} # of no traces it is empty
-    where = lambda used: [name for t, name in enumerate(space.names)
-                          if 'traces' in asks and tilts.get(f'tilt{t}') is used]
-    return {'ownership': estimator_name(ownership), 'asks': asks, 'remembers': where(True),
-            'left_out': where(False)}
-
-def estimator_name(ownership: OwnershipEstimator) -> str:
-    "The name of its class, and in brackets of the estimator that it stands around."
-    name = type(ownership).__name__
-    if not isinstance(ownership, OpenWorldOwnership): return name
-    return f'{name}({estimator_name(ownership.closed)})'
-
-def evidence_line(
-    evidence: dict, # as `evidence_of` gives it
-) -> str:
-    "The evidence in words."
-    asks, parts = evidence['asks'], [' and '.join(k for k in evidence['asks'] if k != 'traces')]
-    if evidence['remembers']:
-        parts.append(f'what {_listed(evidence["remembers"])} remembers of its training images')
-    elif 'traces' in asks and not evidence['left_out']: parts.append('no memories')
-    line = f'{evidence["ownership"]}, from {", ".join(filter(None, parts)) or "nothing it names"}'
-    unused = _listed(evidence['left_out'])
-    return f'{line}; not used in it: what {unused} remembers' if evidence['left_out'] else line
-
-def _cut(name: str) -> str: return repr(name if len(name) <= 40 else f'{name[:39]}…')
-
-def _listed(names: list[str]) -> str: # at most four
-    more = [f'{len(names) - 4} more'] if len(names) > 4 else []
-    return 'each of ' * (len(names) > 1) + ', '.join([*map(_cut, names[:4]), *more])
-
-
 # %% ../nbs/36_diagnostics.ipynb #5050fe30
 def summary_of(
     space: LabelSpace,
@@ -253,7 +206,7 @@ def summary_of(
     share = lambda part: f'{100 * part:.0f} %'
     def says(name, told):
         top = max(told['counts'], key=told['counts'].get)
-        return (f'{_cut(name)} is {share(told["confidence"]["mean"])} sure and says {_cut(top)} '
+        return (f'{cut(name)} is {share(told["confidence"]["mean"])} sure and says {cut(top)} '
                 f'most often ({share(told["counts"][top] / asked)})')
     first = [says(*pair) for pair in [*its['teachers'].items()][:4]]
     more = f'; and {len(its["teachers"]) - 4} more' if len(its['teachers']) > 4 else ''
@@ -267,10 +220,10 @@ def summary_of(
             *(f'note: {note}' for note in its['notes'][:1])]
 
 def _spread(counts: dict[str, int]) -> str: # images per class; of many classes a few
-    if len(counts) <= 12: return ', '.join(f'{_cut(c)} {n:,}' for c, n in counts.items())
+    if len(counts) <= 12: return ', '.join(f'{cut(c)} {n:,}' for c, n in counts.items())
     falling = sorted(counts, key=counts.get, reverse=True)
     middle = counts[falling[len(falling) // 2]]
-    told = lambda names: ', '.join(f'{_cut(c)} {counts[c]:,}' for c in names)
+    told = lambda names: ', '.join(f'{cut(c)} {counts[c]:,}' for c in names)
     return f'most {told(falling[:3])}; fewest {told(falling[:-4:-1])}; in the middle {middle:,}' 
 
 # %% ../nbs/36_diagnostics.ipynb #ef7a44bb

@@ -15,11 +15,13 @@ from .classes import LabelSpace, check_teachers
 from .core import evaluating
 from .evaluation import check_known, known_part, unknown_images
 from .image_files import ImageFiles
+from .models import build_backbone
 from .networks import logits_of, probe_images, usual_sizes
 from .preprocess import Preprocess
 from .saving import fingerprint
 from .student import Student, image_size
-from .teachers import Teacher
+from .teachers import Frozen, Teacher
+from .witness import Witness
 
 # %% ../nbs/50_folders.ipynb #542cf436
 def read_images(
@@ -86,6 +88,18 @@ def read_teacher(folder: str|Path) -> Teacher:
     name = (name.parent if name.name == 'student' else name).name
     return Teacher(student, student.classes, name, input_size=image_size(student))
 
+def read_witness(
+    what: str,                 # the folder of a saved one, or a name of torchvision's or timm's
+    size: tuple[int, int, int], # (C, H, W) of the images, which it scales to its own
+) -> Witness:
+    "A saved witness, or a network by its name, with its published weights."
+    if Path(what).is_dir(): return for_images([Witness.load(what)], size)[0]
+    try: net = build_backbone(what, 1000, pretrained=True)
+    except ValueError as error:
+        raise ValueError(f'{what!r} is no folder of a witness, nor a network with published '
+                         f'weights: {error}') from error
+    return Witness(net, transform=published(what, net), name=what)
+
 def cut(text: str, mark: str) -> tuple[str, str, str]:
     "`str.partition`, but a mark with a backslash before it belongs to a name."
     found = re.match(rf'((?:[^\\{mark}]|\\.|\\$)*){mark}(.*)', text, re.DOTALL)
@@ -125,7 +139,7 @@ def read_teachers(
         for i in had: changes[i][old] = new
     return [t.renamed(c) if c else t for t, c in zip(teachers, changes)]
 
-def for_images(teachers: list[Teacher], size: tuple[int, int, int]) -> list[Teacher]:
+def for_images(teachers: list[Frozen], size: tuple[int, int, int]) -> list[Frozen]:
     "Teachers for images of size (C, H, W): one without a transform scales them to its own size."
     teachers = [copy.deepcopy(t) if t.transform is None else t for t in teachers]
     for t in teachers:

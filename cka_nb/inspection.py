@@ -17,27 +17,27 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from .asking import LARGEST, MeanAnswers, sample_of
-from .beliefs import believe
+from .beliefs import (
+    believe, check_hears, estimator_name, evidence_line, evidence_of, usual_estimator)
 from .checkpoints import check_folder
 from .classes import LabelSpace
 from .core import seeded
 from .data import Unlabelled, epoch_order, random_affine
 from .devices import device_for, placed
-from .diagnostics import (
-    estimator_name, evidence_line, evidence_of, figures_of, swallowing)
+from .diagnostics import figures_of, swallowing
 from .files import as_text, printable, read_json, versions, write_json
 from .heap import (
     Chosen, heap_of, memories, notes_of_files, notes_of_memory, readable, sizes_of, values_of)
 from .identity import in_a_word
 from .image_files import ImageFiles
 from .images import BeyondRange, note_of_range
-from .information import InformationOwnership
 from .moments import MemoryLeftOut
 from .processes import world_size
 from .report import plot_examples, plot_predicted, write_report
 from .saving import fingerprint
 from .soft_targets import mixture
 from .teachers import Teacher
+from .witness import check_witness
 
 if TYPE_CHECKING: from matplotlib.figure import Figure
 
@@ -64,6 +64,13 @@ def _found(images, heap: Unlabelled, good: Unlabelled) -> dict:
             'sizes': sizes_of(given.files, given.size) if isinstance(given, ImageFiles) else None}
 
 # %% ../nbs/48_inspection.ipynb #07330323
+def _check_how(views, batch_size) -> None:
+    for name, value, least in (('views', views, 0), ('batch_size', batch_size, 1)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise ValueError(f'{name} must be a whole number of at least {least}, got {value!r}')
+    if world_size() > 1:
+        raise ValueError('an inspection is one process: start it without a launcher')
+
 class Inspection(NamedTuple):
     "What was found, and what its pictures are made of."
     report: dict       # images, teachers, belief, notes
@@ -85,24 +92,22 @@ def _numbered(report: dict, asked: Unlabelled) -> list[int]: # places among the 
 
 def inspected(
     teachers: list[Teacher], images, views: int=8, augment: Callable|None=random_affine,
-    batch_size: int=256, device: str|None=None, ownership=None, # all as for `inspect`
+    batch_size: int=256, device: str|None=None, ownership=None, witness=None, # as for `inspect`
 ) -> Inspection:
     "As `inspect`, with what its pictures are made of."
-    for name, value, least in (('views', views, 0), ('batch_size', batch_size, 1)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise ValueError(f'{name} must be a whole number of at least {least}, got {value!r}')
-    if world_size() > 1:
-        raise ValueError('an inspection is one process: start it without a launcher')
+    _check_how(views, batch_size)
     where, heard = device_for(device), []
     with _overhearing(heard), seeded(0):
         space, heap = LabelSpace(teachers), heap_of(images)
         odd = [type(t).__name__ for t in teachers if not isinstance(t, Teacher)]
         if odd: raise TypeError(f'{odd[0]} is no teacher: wrap it, cka.Teacher(model, classes)')
-        estimator = InformationOwnership(space) if ownership is None else ownership
-        with placed(where, *teachers):
+        check_witness(witness)
+        estimator = usual_estimator(space, witness) if ownership is None else ownership
+        check_hears(estimator, witness)
+        with placed(where, *teachers, *([witness] if witness else [])):
             answers = readable(MeanAnswers(
                 teachers, heap, views=views, augment=augment, device=where,
-                batch_size=batch_size).fill())
+                batch_size=batch_size, witness=witness).fill())
             traced = bool(views or not augment)
             beliefs, means = believe(estimator, answers, space, traced), answers.all_means()
             asked = in_a_word(augment) if views and augment else 'none'
@@ -116,7 +121,8 @@ def inspected(
     report = {'images': found, **told, 'notes': list(dict.fromkeys(n for n in notes if n))}
     run = dict(what='inspect', views=views, augment=in_a_word(augment), batch_size=batch_size,
                device=where.type, ownership=estimator_name(estimator), versions=versions(),
-               teachers={n: fingerprint(t) for n, t in zip(space.names, teachers)})
+               teachers={n: fingerprint(t) for n, t in zip(space.names, teachers)},
+               witness={witness.name: fingerprint(witness)} if witness else None)
     belief_nc = (mixture(means[0], beliefs.ownership, space.columns) if beliefs.posterior is None
                  else beliefs.posterior)
     least = _numbered(report, answers.images)
@@ -131,12 +137,13 @@ def inspect(
     augment: Callable|None=random_affine, # makes them: like those the teachers were trained with
     batch_size: int=256,     # images asked about at once
     device: str|None=None,   # None: a GPU if there is one
-    ownership=None,          # an estimator; None: InformationOwnership
+    ownership=None,          # an estimator; None: InformationOwnership; around it a witness
+    witness=None,            # a `Witness` that is heard, as for `amalgamate`
     out: str|Path|None=None, # folder for inspection.json and report.html
 ) -> dict:                   # images, teachers, belief, notes
     "What teachers make of unlabelled images, before anything is trained: numbers, and what to do."
     if out is not None: check_inspection(out)
-    found = inspected(teachers, images, views, augment, batch_size, device, ownership)
+    found = inspected(teachers, images, views, augment, batch_size, device, ownership, witness)
     if out is not None: write_inspection(out, found)
     return found.report
 

@@ -153,8 +153,10 @@ def _from_config(config: dict, num_classes: int) -> nn.Module:
     import transformers
     kept = {k: v for k, v in _harmless(config).items() if k != 'model_type'}
     known = transformers.AutoConfig.for_model(config.get('model_type', ''), **kept)
-    if known.num_labels != num_classes: known.num_labels = num_classes
-    return transformers.AutoModelForImageClassification.from_config(known)
+    if num_classes and known.num_labels != num_classes: known.num_labels = num_classes
+    kind = (transformers.AutoModelForImageClassification if num_classes else
+            transformers.AutoModel) # without a head
+    return kind.from_config(known)
 
 def _harmless(config: dict) -> dict: # also of networks within the network
     out = ('auto_map', 'attn_implementation', 'quantization_config', 'model_args', 'use_kernels',

@@ -86,54 +86,58 @@ class OpenWorldOwnership:
         logits: list[Tensor],      # T of (N, C_t), over the whole unlabelled set
         features: list[Tensor],    # T of (N, D_t)
         traces: list[Tensor]=None, # T of (N, M_t)
+        witness: Tensor=None,      # (N, D) what a witness sees
     ) -> dict[str, Tensor]:        # the state: plain tensors
         "Fit the other estimator, then what is usual in the set."
         check_fit(logits, self.places)
-        handed(self.closed.fit, logits, features, traces)
-        state = fit_known(self._said(logits, features, traces), logits, self.places)
+        handed(self.closed.fit, logits, features, traces, witness)
+        state = fit_known(self._said(logits, features, traces, witness), logits, self.places)
         its = getattr(self.closed, 'state', None)
         its = its if isinstance(its, dict) and all(isinstance(k, str) for k in its) else {}
         self.state = state | {f'closed.{k}': v for k, v in its.items()}
         return self.state
 
-    def _said(self, logits, features, traces) -> Tensor: # (B, C)
-        said_bc = handed(self.closed.posterior, logits, features, traces)
+    def _said(self, logits, features, traces, witness) -> Tensor: # (B, C)
+        said_bc = handed(self.closed.posterior, logits, features, traces, witness)
         wanted = (len(logits[0]), 1 + max(max(its) for its in self.places))
         if said_bc.shape != wanted:
             raise ValueError(f'the posterior must be (images, classes) = {wanted}, got '
                              f'{tuple(said_bc.shape)}')
         return said_bc if said_bc.is_floating_point() else said_bc.float()
 
-    def _asked(self, logits, features, traces) -> tuple[Tensor, Tensor]: # (B, C), (B,)
+    def _asked(self, logits, features, traces, witness) -> tuple[Tensor, Tensor]: # (B, C), (B,)
         state = fitted_state(self.state)
         its = {k.removeprefix('closed.'): v for k, v in state.items() if k.startswith('closed.')}
         try: self.closed.state = its or self.closed.state # as it was fitted, when a run goes on
         except AttributeError: pass # it keeps it otherwise
-        said_bc = self._said(logits, features, traces)
+        said_bc = self._said(logits, features, traces, witness)
         return said_bc, known_of(said_bc, logits, self.places, state)
 
     def known(self,
         logits: list[Tensor],      # T of (B, C_t)
         features: list[Tensor],    # T of (B, D_t)
         traces: list[Tensor]=None, # T of (B, M_t)
+        witness: Tensor=None,      # (B, D)
     ) -> Tensor:                   # (B,) in [0, 1]
         "The probability that an image shows a class which a teacher knows."
-        return self._asked(logits, features, traces)[1]
+        return self._asked(logits, features, traces, witness)[1]
 
     def posterior(self,
         logits: list[Tensor],      # T of (B, C_t)
         features: list[Tensor],    # T of (B, D_t)
         traces: list[Tensor]=None, # T of (B, M_t)
+        witness: Tensor=None,      # (B, D)
     ) -> Tensor:                   # (B, C); rows sum to 1
         "P(known) times the other belief, and the rest in equal parts on all classes."
-        said_bc, known_b = self._asked(logits, features, traces)
+        said_bc, known_b = self._asked(logits, features, traces, witness)
         return torch.lerp(torch.full_like(said_bc, 1 / said_bc.shape[1]), said_bc, known_b[:, None])
 
     def __call__(self,
         logits: list[Tensor],      # T of (B, C_t)
         features: list[Tensor],    # T of (B, D_t)
         traces: list[Tensor]=None, # T of (B, M_t)
+        witness: Tensor=None,      # (B, D)
     ) -> Tensor:                   # (B, T) in [0, 1]
         "P(known) times the owners of the other belief."
-        said_bc, known_b = self._asked(logits, features, traces)
+        said_bc, known_b = self._asked(logits, features, traces, witness)
         return owners_of(said_bc, self.places) * known_b[:, None]

@@ -39,8 +39,6 @@ def _weight(text: str) -> tuple[str, float]:
     except ValueError:
         raise argparse.ArgumentTypeError(f'must be like intra=0.2, got {text!r}') from None
 
-
-
 def _names(text: str) -> list[str]: # a comma after a backslash belongs to a name
     name, comma, others = cut(text, ',')
     return [unwritten(name.strip()), *(_names(others) if comma else [])]
@@ -115,6 +113,12 @@ def _teachers(command, required: bool) -> None:
     add('--drop', action='append', default=[], metavar='CLASS', help='a class nobody wants; '
         'TEACHER:CLASS drops it from one teacher; a : that belongs to a name as \\:')
 
+def _heap(command) -> None: # who is asked, and about what
+    _teachers(command, required=True)
+    _folder(command, '--images', 'images, with or without sub-folders', required=True)
+    command.add_argument('--witness', metavar='NAME|DIR', help='a network that tells what looks '
+                         'alike, not what it is: published (downloads its weights), or saved')
+
 # %% ../nbs/57_options.ipynb #8972076d
 def parser() -> argparse.ArgumentParser:
     "The command line of the package: `cka_nb COMMAND [options]`."
@@ -165,8 +169,7 @@ def parser() -> argparse.ArgumentParser:
               'on two GPUs (two processes on a CPU: torchrun --nproc_per_node 2 -m cka_nb ...):\n'
               '  accelerate launch --num_processes 2 -m cka_nb amalgamate ... --batch-size 128\n'
               'The batch is shared out, so the run is the same run, and faster.')
-    _teachers(run, required=True)
-    _folder(run, '--images', 'images, with or without sub-folders', required=True)
+    _heap(run)
     run.add_argument('--backbone', required=True, metavar='NAME',
                      help='of the student: a name of torchvision or timm, resnet_small, vgg_small')
     _folder(run, '--out', 'folder of the run', required=True)
@@ -188,13 +191,11 @@ def parser() -> argparse.ArgumentParser:
     _folder(run, '--cache', 'keep teachers\' answers about the fixed views there: each is asked '
             'once, also by later runs with any seed; nothing is asked twice after an interruption')
     run.add_argument('--accumulate', type=_count, default=1, metavar='N', help='cut each batch '
-                     'into N parts to save memory; contrast then compares within a part '
-                     '(default: 1)')
+                     'into N parts to save memory; contrast compares within a part (default: 1)')
     run.add_argument('--ema', type=float, metavar='DECAY', help='keep a running mean of the '
                      'weights, such as 0.999 per step, instead of the last ones')
     _folder(run, '--calibrate', 'labelled images, a sub-folder per class, to fit one temperature '
-            'to at the end: honest probabilities, no other class; not those of --test (default: '
-            'none)')
+            'to at the end: honest probabilities, no other class; not those of --test')
     _training(run, 60, 'the largest that a teacher wants')
 
     run = new('inspect', 'what teachers make of images, before anything is trained',
@@ -203,8 +204,7 @@ def parser() -> argparse.ArgumentParser:
               'remembers fits the views, images per class as amalgamate would believe them, how\n'
               'sure that is, and what to do first.',
               'cka_nb inspect --teacher teachers/birds --teacher teachers/cats --images photos/')
-    _teachers(run, required=True)
-    _folder(run, '--images', 'images, with or without sub-folders', required=True)
+    _heap(run)
     _folder(run, '--out', 'write inspection.json and report.html')
     run.add_argument('--views', type=_seed, default=8, metavar='N',
                      help='views of each image over which answers are averaged (default: 8)')

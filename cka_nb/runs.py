@@ -23,7 +23,7 @@ from .identity import account, check_same, described, differences, told
 from .loop import NOTHING_KEPT, Training, steps_of
 from .processes import rank, world_size
 from .saving import check_replaceable, fingerprint
-from .teachers import Teacher
+from .teachers import Frozen
 
 # %% ../nbs/39_runs.ipynb #f8ab3a9c
 def check_free(
@@ -70,7 +70,7 @@ class Run:
         images: Unlabelled,
         identity: dict,        # what the run is, as `account` gives it; {} without a folder
         of_student: bool=False, # the run makes a student, not a teacher
-        frozen: Sequence[Teacher]=(), # who may not change while it lasts
+        frozen: Sequence[Frozen]=(), # who may not change while it lasts
         **counting,            # things by name, told by shapes; numbers they count are put back
     ):
         self.training, self.engine = training, engine
@@ -146,9 +146,9 @@ class Run:
 
     def check_frozen(self) -> None:
         "`RuntimeError` names a network that was to stay as it was."
-        moved = [t.name for t, p in zip(self.frozen, self.prints) if fingerprint(t) != p]
+        moved = [t.who for t, p in zip(self.frozen, self.prints) if fingerprint(t) != p]
         if moved: raise RuntimeError(
-            f'teacher {moved[0]!r} changed during amalgamation; its answers cannot be trusted')
+            f'{moved[0]} changed during amalgamation; its answers cannot be trusted')
 
     def end(self,
         save: Callable[[Path], None], # writes what was made

@@ -21,12 +21,12 @@ from .devices import out_of_memory
 from .files import first_line, read_json, settle, write_json
 from .identity import told
 from .models import build_backbone, image_channels, made_for
-from .networks import COMPUTED_IN, logits_of, own_copy, probe_images, usual_sizes
+from .networks import COMPUTED_IN, features_in, own_copy, probe_images, usual_sizes
 
 # %% ../nbs/14_saving.ipynb #15c97ea9
 def architecture_of(
     model: nn.Module, # in eval mode
-    num_classes: int,
+    num_classes: int, # 0: a network without a head
     input_size: tuple[int, int, int]|None=None, # (C, H, W) the model reads; None: usual ones
 ) -> dict|None:       # arguments of `build_backbone`, or None
     "How to rebuild this network by name, if a known one has its names, shapes and answers."
@@ -80,7 +80,7 @@ def _answers_alike(model, candidate: dict, num_classes: int, input_size) -> bool
         dtype = next((p.dtype for p in original.parameters() if p.dtype in COMPUTED_IN), None)
         for size in [input_size] if input_size else usual_sizes(model):
             x = probe_images(1, size).to(dtype)
-            try: said = [logits_of(net(x)) for net in (original, twin)]
+            try: said = [features_in(net(x)) for net in (original, twin)]
             except Exception: continue # this size does not fit
             return said[0].dtype == said[1].dtype and torch.equal(*said)
     return False
@@ -222,17 +222,18 @@ def load_state(
             if new is not None: module._buffers[key] = new if old is None else new.to(old.device)
     return model
 
-def rebuilt(folder: str|Path, config: dict) -> nn.Module:
+def rebuilt(folder: str|Path, config: dict) -> nn.Module: # outputs: a number, or one per class
     "The backbone that a description names, with random weights; nobody's random state is touched."
     with reading(folder), seeded(0):
         unknown = set(config['architecture']) - {'name', 'in_channels', 'width', 'config'}
         if unknown: raise ValueError(f'an architecture has no {sorted(unknown)[0]!r}')
+        outputs = config['outputs'] if 'outputs' in config else len(config['classes'])
         # a few bytes may not ask for all the memory there is
-        shapes = _shapes(config['architecture'], len(config['classes']), ('meta',)) or {}
+        shapes = _shapes(config['architecture'], outputs, ('meta',)) or {}
         room = 2 * _weights(folder, config).stat().st_size + 2**20
         if sum(map(math.prod, shapes.values())) > room:
             raise ValueError('it names a network with far more weights than its file holds')
-        return build_backbone(num_classes=len(config['classes']), **config['architecture'])
+        return build_backbone(num_classes=outputs, **config['architecture'])
 
 @contextmanager
 def reading(folder: str|Path):

@@ -115,10 +115,18 @@ def handed(
     logits: list[Tensor],   # T of (N, C_t)
     features: list[Tensor], # T of (N, D_t)
     traces: list[Tensor]|None, # T of (N, M_t)
+    witness: Tensor|None=None, # (N, D) what a witness sees
 ):
-    "Call with logits and features, and with traces where the signature names them."
-    names = signature(getattr(ask, 'forward', ask)).parameters
-    return ask(logits, features, **({'traces': traces} if 'traces' in names else {}))
+    "Call with logits and features, and with traces and witness where the signature names them."
+    more = {'traces': traces, 'witness': witness}
+    return ask(logits, features, **{k: v for k, v in more.items() if asks_for(ask, k)})
+
+def asks_for(
+    ask: Callable,
+    name: str,
+) -> bool:
+    "Whether a signature names this argument."
+    return name in signature(getattr(ask, 'forward', ask)).parameters
 
 def fitted_state(
     state: dict|None, # of an estimator

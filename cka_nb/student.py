@@ -49,6 +49,9 @@ names, probabilities = student.predict(images)  # (B, C, H, W), floats in [0, 1]
 {% for name, digest in made.teachers.items() -%}
 | {{ name }} | {{ student.tasks.get(name, []) | join(', ') }} | `{{ digest }}` |
 {% endfor %}
+{%- for name, digest in (made.witness or {}).items() %}
+* a witness beside them, {{ name }}, SHA-256 `{{ digest }}`
+{%- endfor %}
 * images, without labels: {{ made.data.count }} of shape {{ made.data.shape }}
 {%- if made.data.folder %} from a folder `{{ made.data.folder }}`{% endif %}
 * objective: {{ made.objective.items() | map('join', ' ') | join(', ') | replace('name ', '', 1) }}

@@ -18,7 +18,8 @@ from torch.utils.data import Dataset, Subset
 
 from .asking import Views, account_of
 from .beliefs import (
-    Beliefs, OwnershipEstimator, beliefs_of, believe, check_estimator, tensors_of)
+    Beliefs, OwnershipEstimator, beliefs_of, believe, estimator_for, estimator_name, evidence_line,
+    evidence_of, tensors_of)
 from .cache import Asking
 from .calibration import calibrated_since
 from .checkpoints import noting_signals
@@ -26,17 +27,15 @@ from .classes import LabelSpace, check_teachers
 from .core import evaluating, seeded
 from .data import Unlabelled, random_affine
 from .devices import one_device, to_device
-from .diagnostics import estimator_name, evidence_line, evidence_of, summary_of
+from .diagnostics import summary_of
 from .evaluation import check_known, evaluate
 from .files import read_json, say, versions, watched_by, write_json, write_whole
 from .identity import account, in_a_word, settings_of, structure
-from .information import InformationOwnership
 from .labels import labelled
 from .loop import Batch, Task, Trainer, Training
 from .networks import Output
 from .objective import (
     ContrastiveAmalgamation, Objective, check_objective, takes_ownership)
-from .open_world import OpenWorldOwnership
 from .processes import engine_for, gathered, world_size
 from .runs import Run, check_out, reading_run, shared_settings
 from .saving import fingerprint, load_state
@@ -44,6 +43,7 @@ from .steps import RESERVED, bad_rows
 from .student import Student
 from .teachers import Teacher
 from .teaching import eager
+from .witness import Witness, check_witness
 
 if TYPE_CHECKING: from matplotlib.figure import Figure
 
@@ -144,8 +144,9 @@ def amalgamate(
     seed: int=0,             # of the order, the views, the objective's own weights, and dropout
     device: str|None=None,   # None: a GPU if there is one
     monitor: Dataset|None=None, # a labelled set to watch after each epoch; selects nothing
-    ownership: OwnershipEstimator|None=None, # None: InformationOwnership
+    ownership: OwnershipEstimator|None=None, # None: InformationOwnership; around it a witness
     open_world: bool=False,  # a flat target where no teacher is likely to know the image
+    witness: Witness|None=None, # a network that names none of the classes; it tells what is alike
     # of each image over which answers are averaged for ownership; 0: the image as it is, and no
     # memory of teachers is used, which is one of views
     views: int=8,
@@ -168,7 +169,7 @@ def amalgamate(
 ) -> list[dict]:             # one record per step: step, epoch, loss, one key per part, lr, seconds
     "Train `student` from the teachers and unlabelled images; no label is seen, no teacher changes."
     check_objective(objective)
-    with seeded(seed): space, images = _checked(teachers, student, images, monitor)
+    with seeded(seed): space, images = _checked(teachers, student, images, monitor, witness)
     training = Training(
         epochs=epochs, batch_size=(images.batch_size or 64) if batch_size is None else batch_size,
         lr=lr, weight_decay=weight_decay, seed=seed, accumulate=accumulate, ema=ema, device=device,
@@ -178,7 +179,7 @@ def amalgamate(
     engine = engine_for(device, mixed_precision, tracker, out) # now each process knows its rank
     check_out(training, of_student=True)
     objective = ContrastiveAmalgamation() if objective is None else objective
-    ownership = _estimator(ownership, open_world, space, objective)
+    ownership = estimator_for(ownership, open_world, witness, space, objective)
     settings = shared_settings(training, engine, images) | dict(
         what='amalgamate', classes=space.classes, tasks=space.tasks(), views=views,
         fixed_views=fixed_views, cached=bool(cache), accumulate=accumulate, ema=ema)
@@ -187,13 +188,14 @@ def amalgamate(
         ownership=estimator_name(ownership) if takes_ownership(objective) else None,
         augment=in_a_word(augment), device=str(engine.device), monitored=monitor is not None,
         backbone=student.architecture or type(student.backbone).__name__)
-    identity = {} if out is None else _identity(settings, teachers, student, augment)
-    with Run(training, engine, images, identity, of_student=True, frozen=teachers,
+    frozen = [*teachers, *([witness] if witness else [])]
+    identity = {} if out is None else _identity(settings, teachers, witness, student, augment)
+    with Run(training, engine, images, identity, of_student=True, frozen=frozen,
              objective=objective, ownership=ownership) as run:
         student.tasks = space.tasks()
         if run.finished: return _loaded(run.out, student)
         at_once = max(1, training.batch_size // world_size())
-        with Asking(teachers, images, seen, engine, seed, at_once) as asking:             # ask
+        with Asking(teachers, images, seen, engine, seed, at_once, witness) as asking:    # ask
             beliefs = _beliefs(run, ownership, asking, space, objective)                  # believe
             task = Amalgamation(student, objective, asking, space, beliefs, training, monitor)
             with noting_signals(): # until all is saved
@@ -203,6 +205,7 @@ def amalgamate(
                     evidence=_evidence(ownership, asking, space)
                     if takes_ownership(objective) else None,
                     teachers=dict(zip(space.names, run.prints)), versions=versions(),
+                    **({'witness': {witness.name: run.prints[-1]}} if witness else {}),
                     student=fingerprint(student))
                 if monitor is not None: student.provenance['accuracy'] = history[-1]['monitor']
                 run.end(partial(_save_student, student, history), student.provenance)
@@ -210,7 +213,7 @@ def amalgamate(
 
 # %% ../nbs/41_training.ipynb #b9340f09
 # readable errors before anything is trained or written
-def _checked(teachers, student, images, monitor) -> tuple[LabelSpace, Unlabelled]:
+def _checked(teachers, student, images, monitor, witness) -> tuple[LabelSpace, Unlabelled]:
     check_teachers(teachers)
     for t in teachers:
         if not isinstance(t, Teacher):
@@ -219,25 +222,18 @@ def _checked(teachers, student, images, monitor) -> tuple[LabelSpace, Unlabelled
     if not isinstance(student, Student):
         raise TypeError(f'student must be a cka.Student, got {type(student).__name__}: wrap it, '
                         'cka.Student(backbone, classes)')
+    check_witness(witness)
     space, images = _student_space(teachers, student), Unlabelled(images)
     x = images.batch([0])
     with torch.no_grad(), evaluating(student):
         for t in teachers: t(x)
+        if witness: witness(x)
         student(x)
     if monitor is not None:
         check_known(monitor, student.classes, who='the student does')
         one = Subset(labelled(monitor), [0])
         evaluate(student, one, device='cpu') # wherever the student is, and the run will be
     return space, images
-
-def _estimator(ownership, open_world: bool, space: LabelSpace, objective) -> OwnershipEstimator:
-    ownership = InformationOwnership(space) if ownership is None else ownership
-    check_estimator(ownership, space)
-    if not open_world or isinstance(ownership, OpenWorldOwnership): return ownership
-    if not getattr(objective, 'takes_posterior', False):
-        raise ValueError('open_world=True spreads the belief that an objective is handed, and this '
-                         'one takes none: use another objective, or open_world=False')
-    return OpenWorldOwnership(space, ownership)
 
 def _student_space(teachers, student: Student) -> LabelSpace: # the union, in the student's order
     space = LabelSpace(teachers)
@@ -254,11 +250,12 @@ def _student_space(teachers, student: Student) -> LabelSpace: # the union, in th
     return space
 
 # %% ../nbs/41_training.ipynb #bd348208
-def _identity(settings: dict, teachers: list[Teacher], student: Student, augment) -> dict:
+def _identity(settings: dict, teachers: list[Teacher], witness, student, augment) -> dict:
     "What a run is compared by: settings, networks, teachers, views."
     # not what a student says of itself, such as where it comes from
     network = structure(nn.ModuleList([student.backbone, student.head, student.preprocess]))
-    return account(**settings, augment=augment, network=network) | account_of(teachers)
+    return (account(**settings, augment=augment, network=network)
+            | account_of(teachers, witness))
 
 def _beliefs(run: Run, ownership, asking: Asking, space: LabelSpace, objective) -> Beliefs:
     "Those of an earlier part of the run, or new ones; of an objective that needs none, ones."
