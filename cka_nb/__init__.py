@@ -32,7 +32,7 @@ from cka_nb.scores import EnergyOwnership
 from cka_nb.soft_targets import mixture, mixture_loss, soft_target_loss
 from cka_nb.student import Student
 from cka_nb.teachers import Teacher
-from cka_nb.teaching import train_teacher
+from cka_nb.teaching import train_teacher, train_witness
 from cka_nb.training import amalgamate
 from cka_nb.witness import Witness, WitnessOwnership
 
@@ -48,6 +48,6 @@ __all__ = [
     "build_backbone", "calibrate", "digits", "evaluate", "export", "fingerprint", "inspect",
     "inter_model_loss", "intra_model_loss", "joint_distillation", "mixture", "mixture_loss",
     "mmd_loss", "owned_distillation", "pointwise_loss", "random_affine", "random_crop_flip",
-    "relational_loss", "soft_target_loss", "task_distillation", "train_teacher",
+    "relational_loss", "soft_target_loss", "task_distillation", "train_teacher", "train_witness",
     "unified_distillation",
 ]

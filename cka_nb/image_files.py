@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from .files import alike_names, progress
-from .images import as_image, plain_image
+from .images import as_float, as_image, plain_image
 
 # %% ../nbs/08_image_files.ipynb #bb534675
 # pictures to whoever took them, and to no reader that is at hand everywhere
@@ -140,3 +140,46 @@ def fitted_image(
     # bicubic scaling overshoots; only bytes stay in their range by themselves
     pixels = np.asarray(image).clip(0, 1 if image.mode == 'F' else 255)
     return as_image(pixels).expand(size[0], -1, -1)
+
+# %% ../nbs/08_image_files.ipynb #3f8aa0cf
+def picture_batches(
+    images, # a tensor, an array, a PIL image, a path, or a list of these
+    size: tuple[int, int, int]|None, # (C, H, W) that arrays, pictures and files are fitted to
+    most: int=64, # of a list, in one batch
+): # yields (B, C, H, W), float in [0, 1] or uint8
+    "Images of any kind as batches, in their order; `ValueError` or `TypeError` says what is wrong."
+    if isinstance(images, Tensor) and images.ndim != 3: yield images; return
+    one = isinstance(images, (Tensor, str, os.PathLike)) or hasattr(images, 'getbands')
+    if one: images = [images]
+    elif isinstance(images, np.ndarray): images = images if images.ndim == 4 else [images]
+    elif not isinstance(images, (list, tuple)):
+        raise TypeError('images must be a tensor, a NumPy array, a PIL image, a path, or a list of '
+                        f'these, got {type(images).__name__}')
+    batch = []
+    for image in images:
+        x = as_float(_picture(image, size)[None])
+        if batch and (len(batch) == most or x.shape != batch[0].shape
+                      or x.device != batch[0].device):
+            yield torch.cat(batch); batch = []
+        batch.append(x)
+    if batch: yield torch.cat(batch)
+
+def _picture(image, size) -> Tensor: # (C, H, W)
+    if isinstance(image, Tensor): return as_image(image)
+    if isinstance(image, (str, os.PathLike)): return ImageFiles([image], size)[0]
+    if isinstance(image, np.ndarray):
+        channels = {1, 3, 4, size[0] if size else 1}
+        if image.ndim != 2 and not (image.ndim == 3 and image.shape[2] in channels):
+            raise ValueError('an array must be an image (H, W), (H, W, C), or images (B, H, W, C), '
+                             f'got {image.shape}; torch.from_numpy(x) is for (B, C, H, W)')
+        if image.dtype == np.uint8 and image.shape[2:] == (4,): image = _pillow(image)
+    x = as_image(image)
+    if size is None or x.shape == size: return x
+    if len(x) == 1 or x.dtype == torch.uint8 and len(x) == 3 and size[0] in (1, 3):
+        return fitted_image(_pillow(x.permute(1, 2, 0).numpy()), size)
+    return torch.cat([fitted_image(_pillow(c[..., None].numpy()), (1, *size[1:])) for c in x])
+
+def _pillow(array): # (H, W, C) -> a PIL image
+    from PIL import Image
+    array = array if array.dtype == np.uint8 else array.astype(np.float32)
+    return Image.fromarray(np.ascontiguousarray(array[..., 0] if array.shape[2] == 1 else array))

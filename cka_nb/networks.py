@@ -112,27 +112,36 @@ def device_of(
     "Where the weights of a model are."
     return next((p.device for p in model.parameters()), torch.device('cpu'))
 
-def behead(
-    model: nn.Module,                          # a classifier, in eval mode; changed in place
+def linear_head(
+    model: nn.Module,                          # a classifier, in eval mode
     input_size: tuple[int, int, int]|None=None, # (C, H, W); None: the usual sizes are tried
-) -> int:                                      # D, the width of the features it now returns
-    "Replace the classifier head by nothing; the model then returns its features."
+) -> tuple[str, nn.Linear]:                    # its name in the model; the layer
+    "The classifier head; `ValueError` if there is none, or no size fits."
     for size in [input_size] if input_size else usual_sizes(model):
         x = to_device(probe_images(1, size), device_of(model))
         try:
             with torch.no_grad(): name = find_head(model, x)
-        except (RuntimeError, AssertionError, IndexError): continue    # this size does not fit
+        except TypeError: break # it gives no logits
+        except (RuntimeError, AssertionError, IndexError, ValueError): continue # this size does not fit
         if name is None: break
         head = model.get_submodule(name)
         if not isinstance(head, nn.Linear) or name == '': break
-        model.set_submodule(name, nn.Identity())
-        return head.in_features
+        return name, head
     else:
         what = (f'images of size {tuple(input_size)}' if input_size
                 else 'images of any usual size; give input_size=(C, H, W)')
         raise ValueError(f'the backbone {type(model).__name__} cannot read {what}')
     raise ValueError(f'no linear head found in the backbone {type(model).__name__}: hand in a '
                      'module that returns features and say features="output"')
+
+def behead(
+    model: nn.Module,                          # a classifier, in eval mode; changed in place
+    input_size: tuple[int, int, int]|None=None, # (C, H, W); None: the usual sizes are tried
+) -> int:                                      # D, the width of the features it now returns
+    "Replace the classifier head by nothing; the model then returns its features."
+    name, head = linear_head(model, input_size)
+    model.set_submodule(name, nn.Identity())
+    return head.in_features
 
 # %% ../nbs/13_networks.ipynb #4c6b97e6
 def features_in(
@@ -150,7 +159,7 @@ def output_width(
     "The width of the features that a model gives."
     for s in [size] if size else usual_sizes(net):
         try: return features_in(net(to_device(probe_images(1, s), device_of(net)))).shape[1]
-        except RuntimeError: pass
+        except (RuntimeError, AssertionError, IndexError, ValueError): pass
     raise ValueError(
         f'the backbone {type(net).__name__} cannot read images of size {tuple(size)}' if size
         else 'give input_size=(C, H, W): the backbone reads none of the usual sizes')

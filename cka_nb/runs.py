@@ -51,10 +51,10 @@ def check_free(
         raise ValueError(f'{out} holds a finished run ({its[0]}): resume=True (--resume) loads it, '
                          'overwrite=True (--overwrite) replaces it; or choose another folder')
 
-def check_out(training: Training, of_student: bool) -> None:
+def check_out(training: Training, of_student: bool, kind: str='teacher') -> None:
     "`ValueError` if the folder of a run cannot be written, or holds what must not be replaced."
     out = training.out
-    if out is not None and not of_student: check_replaceable(out, 'teacher')
+    if out is not None and not of_student: check_replaceable(out, kind)
     check_free(out, training.resume, training.overwrite, of_student)
     check_folder(out)
     if out is None or not of_student: return

@@ -6,10 +6,9 @@
 __all__ = ['Student']
 
 # %% ../nbs/17_student.ipynb #bf5011fa
-import html, math, os, warnings
+import html, math, warnings
 from pathlib import Path
 
-import numpy as np
 import torch
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
@@ -18,13 +17,15 @@ from .classes import LabelSpace, class_names
 from .core import evaluating, seeded
 from .devices import device_for, enough_memory, one_device, out_of_memory, placed, to_device
 from .files import printable, write_whole
-from .image_files import ImageFiles, fitted_image
-from .images import as_float, as_image, check_images, check_range
+from .image_files import picture_batches
+from .images import check_images, check_range
 from .models import build_backbone
 from .networks import (
-    Output, behead, check_has_values, device_of, features_in, output_width, own_copy)
+    Output, behead, check_has_values, device_of, features_in, linear_head, output_width, own_copy)
 from .preprocess import Preprocess, with_channels
-from .saving import check_replaceable, load_state, read_config, reading, rebuilt, save_state
+from .saving import (
+    architecture_of, check_replaceable, load_state, read_config, reading, rebuilt, save_state)
+from .teachers import Frozen
 
 # %% ../nbs/17_student.ipynb #c0ffee05
 _CARD = """# A student of {{ student.classes | length }} classes
@@ -102,42 +103,38 @@ def image_size(student: 'Student') -> tuple[int, int, int]|None: # (C, H, W), if
             and all(type(n) is int and n > 0 for n in size) and math.prod(size) <= 2**24)
     return tuple(size) if fits else None
 
-def picture_batches(
-    images, # a tensor, an array, a PIL image, a path, or a list of these
-    size: tuple[int, int, int]|None, # (C, H, W) that arrays, pictures and files are fitted to
-    most: int=64, # of a list, in one batch
-): # yields (B, C, H, W), float in [0, 1] or uint8
-    "Images of any kind as batches, in their order; `ValueError` or `TypeError` says what is wrong."
-    if isinstance(images, Tensor) and images.ndim != 3: yield images; return
-    one = isinstance(images, (Tensor, str, os.PathLike)) or hasattr(images, 'getbands')
-    if one: images = [images]
-    elif isinstance(images, np.ndarray): images = images if images.ndim == 4 else [images]
-    elif not isinstance(images, (list, tuple)):
-        raise TypeError('images must be a tensor, a NumPy array, a PIL image, a path, or a list of '
-                        f'these, got {type(images).__name__}')
-    batch = []
-    for image in images:
-        x = as_float(_picture(image, size)[None])
-        if batch and (len(batch) == most or x.shape != batch[0].shape
-                      or x.device != batch[0].device):
-            yield torch.cat(batch); batch = []
-        batch.append(x)
-    if batch: yield torch.cat(batch)
+def architecture_in(
+    model: nn.Module, # in eval mode
+    size: tuple[int, int, int]|None, # (C, H, W) it reads; None: usual ones are tried
+) -> tuple[dict|None, int]: # arguments of `build_backbone`, or None; its outputs, 0 without a head
+    "How to rebuild a network by name that may have a head or none."
+    wide = [m.out_features for m in model.modules() if isinstance(m, nn.Linear)]
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore') # a network of no outputs is tried, too
+        for outputs in (*wide[-1:], 0):
+            if found := architecture_of(model, outputs, size): return found, outputs
+    return None, 0
 
-def _picture(image, size) -> Tensor: # (C, H, W)
-    if isinstance(image, Tensor): return as_image(image)
-    if isinstance(image, (str, os.PathLike)): return ImageFiles([image], size)[0]
-    if isinstance(image, np.ndarray):
-        channels = {1, 3, 4, size[0] if size else 1}
-        if image.ndim != 2 and not (image.ndim == 3 and image.shape[2] in channels):
-            raise ValueError('an array must be an image (H, W), (H, W, C), or images (B, H, W, C), '
-                             f'got {image.shape}; torch.from_numpy(x) is for (B, C, H, W)')
-        if image.dtype == np.uint8 and image.shape[2:] == (4,): image = _pillow(image)
-    x = as_image(image)
-    if size is None or x.shape == size: return x
-    if len(x) == 1 or x.dtype == torch.uint8 and len(x) == 3 and size[0] in (1, 3):
-        return fitted_image(_pillow(x.permute(1, 2, 0).numpy()), size)
-    return torch.cat([fitted_image(_pillow(c[..., None].numpy()), (1, *size[1:])) for c in x])
+def _begun(frozen: Frozen, size) -> tuple[nn.Module, dict|None, bool]:
+    "A copy to be trained; how to rebuild it, if it has a name; whether it has no head to lose."
+    if frozen.features not in (None, 'output'):
+        raise ValueError(f'a student cannot begin as {frozen.who}: its features are read in its '
+                         'middle; make it without features=...')
+    net = own_copy(frozen.model).requires_grad_(True)
+    if frozen.features == 'output': return net, None, True
+    with evaluating(net):
+        try: linear_head(net, size)
+        except ValueError: return net, architecture_in(net, size)[0], True
+        return net, architecture_in(net, size)[0], False
+
+def _preprocess_of(frozen: Frozen, *own) -> Preprocess: # own: size, mean, std, as asked for
+    its = frozen.transform
+    if any(value is not None for value in own): return Preprocess(*own)
+    if its is None: return Preprocess(frozen.input_size)
+    if isinstance(its, Preprocess):
+        return Preprocess(*(its.config()[k] for k in ('size', 'mean', 'std')))
+    raise ValueError(f'a student cannot begin as {frozen.who}: it holds no transform of that '
+                     'kind; give the network Preprocess(size, mean, std)')
 
 def _copied(backbone: nn.Module) -> nn.Module:
     net = own_copy(backbone)
@@ -148,17 +145,13 @@ def _copied(backbone: nn.Module) -> nn.Module:
                       'student.requires_grad_(True)')
     return net
 
-def _pillow(array): # (H, W, C) -> a PIL image
-    from PIL import Image
-    array = array if array.dtype == np.uint8 else array.astype(np.float32)
-    return Image.fromarray(np.ascontiguousarray(array[..., 0] if array.shape[2] == 1 else array))
-
 # %% ../nbs/17_student.ipynb #6be4d50e
 class Student(nn.Module, PyTorchModelHubMixin, library_name='cka_nb',
               tags=['knowledge-amalgamation', 'image-classification']):
     "A classifier over all classes: images (B, C, H, W) -> logits (B, classes) and features (B, D)."
     def __init__(self,
-        backbone: str|nn.Module,  # a name, or a classifier module: copied, it loses its head
+        # a name; a classifier module: copied, it loses its head; a witness: the student begins as it
+        backbone: str|nn.Module,
         classes,                  # names, or the LabelSpace of the teachers
         features: str|None=None,  # "output": what the backbone gives, (B, D), is the feature
         input_size: tuple[int, int, int]|None=None, # (C, H, W) wanted: others are resized
@@ -174,8 +167,12 @@ class Student(nn.Module, PyTorchModelHubMixin, library_name='cka_nb',
                         else class_names(classes))
         self.tasks = classes.tasks() if isinstance(classes, LabelSpace) else {}
         self.provenance = {} # what it was made of; `amalgamate` fills it in
-        self.preprocess = Preprocess(input_size, mean, std)
-        if isinstance(backbone, str):
+        self.preprocess, bare = Preprocess(input_size, mean, std), False
+        if isinstance(backbone, Frozen):
+            self.preprocess = _preprocess_of(backbone, input_size, mean, std)
+            reads = self.preprocess.size or backbone.input_size
+            net, self.architecture, bare = _begun(backbone, reads)
+        elif isinstance(backbone, str):
             channels = self.preprocess.size[0] if self.preprocess.size else 3
             if not self.preprocess.size: self.preprocess = Preprocess(None, mean, std)
             net = build_backbone(backbone, len(self.classes), channels, pretrained, width,
@@ -185,17 +182,28 @@ class Student(nn.Module, PyTorchModelHubMixin, library_name='cka_nb',
         else:
             raise TypeError(
                 f'backbone must be a name or an nn.Module, got {type(backbone).__name__}')
-        self.architecture = (getattr(net, 'architecture', None) if isinstance(backbone, str)
-                             else None)
-        self.features = features
+        if not isinstance(backbone, Frozen):
+            named = isinstance(backbone, str)
+            self.architecture = getattr(net, 'architecture', None) if named else None
+        self.features = 'output' if bare else features
+        self.headless = bare and self.architecture is not None # as it is built anew
         self.wanted_channels = (self.architecture or {}).get('in_channels')
         size = self.preprocess.size and (self.wanted_channels or self.preprocess.size[0],
                                          *self.preprocess.size[1:])
+        if isinstance(backbone, Frozen): size = size or backbone.input_size
         with evaluating(net):
-            width_d = output_width(net, size) if features == 'output' else behead(net, size)
+            width_d = output_width(net, size) if self.features == 'output' else behead(net, size)
         self.backbone = net
         self.head = nn.Linear(width_d, len(self.classes))
         self.to(device_of(net))
+
+    def train(self, mode: bool=True) -> 'Student':
+        "What is trained is what has `requires_grad`: a frozen part stays in eval mode."
+        super().train(mode)
+        for m in self.backbone.modules() if mode else ():
+            weights = [*m.parameters()]
+            if weights and not any(p.requires_grad for p in weights): m.eval()
+        return self
 
     def forward(self,
         images: Tensor,  # (B, C, H, W), float in [0, 1] or uint8, on any device
@@ -254,7 +262,8 @@ class Student(nn.Module, PyTorchModelHubMixin, library_name='cka_nb',
             format='cka_nb student 1', classes=self.classes, tasks=self.tasks,
             architecture=self.architecture, features=self.features,
             backbone=type(self.backbone).__name__, width=self.head.in_features,
-            preprocess=self.preprocess.config(), provenance=self.provenance))
+            preprocess=self.preprocess.config(), provenance=self.provenance,
+            **({'outputs': 0} if self.headless else {})))
         write_whole(Path(folder)/'README.md', card)
         return Path(folder)
 
@@ -283,6 +292,7 @@ class Student(nn.Module, PyTorchModelHubMixin, library_name='cka_nb',
             student = cls(backbone, config['classes'], config['features'], pre['size'],
                           pre['mean'], pre['std'])
         student.tasks, student.architecture = tasks, config['architecture']
+        student.headless = 'outputs' in config
         made = config.get('provenance')
         student.provenance = made if isinstance(made, dict) else {}
         student.wanted_channels = (config['architecture'] or {}).get('in_channels')

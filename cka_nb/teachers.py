@@ -107,14 +107,16 @@ class Frozen(nn.Module):
         its = itertools.chain(self.model.parameters(), self.model.buffers())
         return next((x.device for x in its), torch.device('cpu'))
 
-    def _described(self, outputs: int) -> dict: # what a saved one says of itself
-        size = self.input_size
-        if size: size = tuple(self._wanted(probe_images(1, size).to(self._device())).shape[1:])
+    def _read_size(self) -> tuple[int, int, int]|None: # (C, H, W) of what the model is given
+        if not self.input_size: return None
+        its = self._wanted(probe_images(1, self.input_size).to(self._device()))
+        return tuple(its.shape[1:])
+
+    def _described(self, architecture: dict|None) -> dict: # what a saved one says of itself
         known = self.transform is None or isinstance(self.transform, Preprocess)
         return dict(
             format=f'cka_nb {self.kind} 1', name=self.name, named=self.named,
-            architecture=architecture_of(self.model, outputs, size),
-            model=type(self.model).__name__,
+            architecture=architecture, model=type(self.model).__name__,
             features='function' if callable(self.features) else {'name': self.features},
             input_size=self.input_size and list(self.input_size),
             transform='function' if not known else self.transform and self.transform.config())
@@ -295,7 +297,8 @@ class Teacher(Frozen):
 
     def save(self, folder: str|Path) -> Path:
         "Write weights (safetensors) and description (JSON) into `folder`."
-        save_state(self.model, folder, self._described(len(self.outputs)) | dict(
+        its = architecture_of(self.model, len(self.outputs), self._read_size())
+        save_state(self.model, folder, self._described(its) | dict(
             classes=self.outputs, **({'made_up': self.made_up} if self.made_up else {})))
         return Path(folder)
 

@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['Witness', 'WitnessOwnership']
 
-# %% ../nbs/27_witness.ipynb #3f2c5e4e
-import warnings
+# %% ../nbs/27_witness.ipynb #25c29358
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,9 +20,10 @@ from .networks import Kept, find_head, image_shape, probe_images
 from .ownership import owners_of
 from .saving import read_config, reading, save_state
 from .scores import fitted_state, handed
+from .student import architecture_in
 from .teachers import NEEDED, Frozen
 
-# %% ../nbs/27_witness.ipynb #23fbf54d
+# %% ../nbs/27_witness.ipynb #243d1e3f
 class Witness(Frozen):
     "A network that names none of our classes, frozen: images -> features. No weight ever changes."
     kind, by_function = 'witness', 'features=lambda model, x: features'
@@ -82,11 +82,8 @@ class Witness(Frozen):
 
     def save(self, folder: str|Path) -> Path:
         "Write weights (safetensors) and description (JSON) into `folder`."
-        wide = [m.out_features for m in self.model.modules() if isinstance(m, nn.Linear)]
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore') # a network of no outputs is tried, too
-            either = [self._described(n) | dict(outputs=n) for n in (*wide[-1:], 0)]
-        save_state(self.model, folder, next((d for d in either if d['architecture']), either[-1]))
+        architecture, outputs = architecture_in(self.model, self._read_size())
+        save_state(self.model, folder, self._described(architecture) | dict(outputs=outputs))
         return Path(folder)
 
     @classmethod

@@ -51,12 +51,14 @@ SITUATIONS = { # the teachers' classes, the images of the heap by their labels
 
 
 def rightness(teachers, estimator, said, labels, classes):
-    "owner, class, nll of a belief fitted to mean answers; labels are places in `classes`"
+    "owner, class, nll of a belief fitted to mean answers; foreign images are fitted, not judged"
     space = LabelSpace(teachers)
     handed = said[:len(signature(estimator.fit).parameters)]
     estimator.fit(*handed)
     belief, owner = estimator.posterior(*handed).double(), estimator(*handed).argmax(1)
-    right = torch.tensor([space.classes.index(classes[y]) for y in labels.tolist()])
+    known = torch.tensor([classes[y] in space.classes for y in labels.tolist()])
+    belief, owner = belief[known], owner[known]
+    right = torch.tensor([space.classes.index(classes[y]) for y in labels[known].tolist()])
     knows = torch.tensor([[c in its for its in space.columns] for c in right.tolist()])
     at = torch.arange(len(right))
     return {"owner": knows[at, owner].double().mean().item(),

@@ -64,7 +64,7 @@ def test_only_names_that_somebody_uses_are_listed():
         listed += sum(len(ast.literal_eval(node.value)) for node in tree.body
                       if isinstance(node, ast.Assign)
                       and getattr(node.targets[0], "id", "") == "__all__")
-    assert listed <= 125, f"{listed} names: cells that only the package uses say `#| exporti`"
+    assert listed <= 126, f"{listed} names: cells that only the package uses say `#| exporti`"
 
 
 def test_ruff_finds_nothing():

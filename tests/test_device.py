@@ -707,6 +707,31 @@ def test_estimators_answer_on_the_device_of_their_questions():
                                 for its in (logits, features, *more)))
             assert there.is_cuda
             torch.testing.assert_close(there.cpu(), here, atol=1e-5, rtol=1e-4)
+    seen, hears = torch.randn(64, 12), cka.WitnessOwnership(cka.LabelSpace(teachers))
+    hears.fit(logits, features, traces, seen)
+    hears.state["weight"] = torch.tensor(.5)
+    here = hears.posterior(logits, features, traces, seen)
+    with simulated_card():
+        there = hears.posterior(*([part.to("cuda") for part in its]
+                                  for its in (logits, features, traces)), seen.to("cuda"))
+        assert there.is_cuda
+        torch.testing.assert_close(there.cpu(), here, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("answers", ["asked", "kept"])
+def test_a_witness_visits_the_card(answers, tmp_path):
+    torch.manual_seed(0)
+    witness, there = cka.Witness(network(9).train(), input_size=(1, 8, 8)), []
+    witness.model.register_forward_hook(lambda net, *its: there.append(kinds_of(net)))
+    cached = dict(fixed_views=2, cache=tmp_path) if answers == "kept" else {}
+    with simulated_card():
+        there.clear()
+        teachers, student, _ = go(ownership=None, witness=witness, **cached)
+        assert {"cuda"} in there and kinds_of(witness, student, *teachers) == {"cpu"}
+        found = cka.inspect(teachers, parts()[2], views=1, witness=witness)
+        assert kinds_of(witness, *teachers) == {"cpu"} and "witness" in found["belief"]["evidence"]
+        made = cka.train_witness(network(3), parts()[2], epochs=1, batch_size=16)
+        assert kinds_of(made) == {"cpu"}
 
 
 def test_blocks_of_similarities_are_sixteen_times_larger_on_the_card():

@@ -36,7 +36,7 @@ from cka_nb.report import (
     write_report,
 )
 from cka_nb.settings import SETTINGS
-from cka_nb.student import picture_batches
+from cka_nb.image_files import picture_batches
 
 KNOWN = ["cat", "airplane", "dog"]
 NAMES = ["cat", "plane", "dog"]

@@ -1,0 +1,111 @@
+"""Witnesses of every family: what is read, saved and loaded, and students that begin as one."""
+
+import json
+
+import pytest
+import timm
+import torch
+import torchvision
+import transformers
+from torch import nn
+
+import cka_nb as cka
+
+SMALL = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+             image_size=32, patch_size=16)
+SIZE = (3, 32, 32)
+X = torch.rand(3, *SIZE, generator=torch.Generator().manual_seed(0))
+
+# a network; whether it can be built anew by its name; what its features must be
+FAMILIES = {
+    "torchvision, a head": (lambda: torchvision.models.resnet18(), True, None),
+    "timm, a head": (lambda: timm.create_model("resnet10t", num_classes=7), True,
+                     lambda net: net.forward_head(net.forward_features(X), pre_logits=True)),
+    "timm, no head": (lambda: timm.create_model("resnet10t", num_classes=0), True,
+                      lambda net: net(X)),
+    "timm, a transformer without a head": (
+        lambda: timm.create_model("vit_tiny_patch16_224", num_classes=0, img_size=32, depth=1),
+        False, lambda net: net(X)),
+    "Hugging Face, no head": (lambda: transformers.ViTModel(transformers.ViTConfig(**SMALL)), True,
+                              lambda net: net(X).pooler_output),
+    "Hugging Face, a head": (lambda: transformers.ViTForImageClassification(
+        transformers.ViTConfig(**SMALL)), True, lambda net: net.vit(X).last_hidden_state[:, 0]),
+    "DINO": (lambda: transformers.Dinov2Model(transformers.Dinov2Config(**SMALL)), True,
+             lambda net: net(X).pooler_output),
+    "CLIP": (lambda: transformers.CLIPVisionModel(transformers.CLIPVisionConfig(**SMALL)), True,
+             lambda net: net(X).pooler_output),
+    "CLIP with a projection": (lambda: transformers.CLIPVisionModelWithProjection(
+        transformers.CLIPVisionConfig(projection_dim=8, **SMALL)), False, None),
+    "by hand, no head": (lambda: nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU()), False,
+                         lambda net: net(X).mean((2, 3))),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family(family, tmp_path):
+    make, named, features = FAMILIES[family]
+    torch.manual_seed(0)
+    net = make().eval()
+    witness = cka.Witness(net)
+    seen = witness(X)
+    if features:
+        with torch.no_grad():
+            torch.testing.assert_close(seen, features(net))
+    witness.save(tmp_path / "witness")
+    student = cka.Student(witness, ["a", "b"]).eval()
+    torch.testing.assert_close(student(X).features, seen)
+    student.save(tmp_path / "student")
+    if not named:
+        for load in (cka.Witness.load, cka.Student.load):
+            with pytest.raises(ValueError, match="hand in the architecture"):
+                load(tmp_path / load.__self__.__name__.lower())
+    more = {} if named else {"model": make()}
+    assert torch.equal(cka.Witness.load(tmp_path / "witness", **more)(X), seen)
+    more = {} if named else {"backbone": make()}
+    assert torch.equal(cka.Student.load(tmp_path / "student", **more)(X).logits, student(X).logits)
+
+
+@pytest.mark.parametrize("damage", [
+    {"outputs": -3}, {"outputs": "7"}, {"outputs": 10**12}, {"outputs": None}, {"features": 3},
+    {"features": {"name": 7}}, {"input_size": [3]}, {"transform": {"size": "x"}}, {"name": None},
+    {"architecture": {"name": "resnet_small", "in_channels": 3, "width": 10**9}}, {"sha256": "0"},
+    {"architecture": {"name": "nothing"}}, {"format": "cka_nb teacher 1"}])
+def test_a_damaged_description_is_refused_in_a_line(damage, tmp_path):
+    cka.Witness(cka.SmallResNet(4), input_size=SIZE).save(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | damage))
+    with pytest.raises(ValueError, match=r"config\.json|weights|safetensors|witness") as said:
+        cka.Witness.load(tmp_path)
+    assert len(str(said.value).splitlines()) == 1
+
+
+def two(images=64):
+    torch.manual_seed(0)
+    teachers = [cka.Teacher(cka.SmallResNet(2, 1, 4), [*names], names) for names in ("ab", "cd")]
+    return teachers, cka.Student("resnet_small", list("abcd"), width=4), torch.rand(images, 1, 8, 8)
+
+
+@pytest.mark.parametrize("seen", ["constant", "one number", "wide", "huge", "half", "double"])
+def test_whatever_it_sees_a_run_ends_well(seen):
+    wide = torch.randn(64, 5000, generator=torch.Generator().manual_seed(0))
+    sees = {"constant": lambda x: torch.ones(len(x), 3),
+            "one number": lambda x: x.mean((1, 2, 3))[:, None],
+            "wide": lambda x: x.flatten(1) @ wide, "huge": lambda x: 1e30 * x.flatten(1),
+            "half": lambda x: x.flatten(1).half(), "double": lambda x: x.flatten(1).double()}[seen]
+    teachers, student, images = two()
+    witness = cka.Witness(nn.Identity(), lambda model, x: sees(x))
+    history = cka.amalgamate(teachers, student, images, epochs=1, views=2, device="cpu",
+                             witness=witness)
+    assert all(torch.tensor(h["loss"]).isfinite() for h in history)
+    assert 0 <= student.provenance["evidence"]["witness"] <= .5
+
+
+def test_a_student_that_is_frozen_but_for_its_head_moves_nothing_else():
+    teachers, _, images = two()
+    student = cka.Student(cka.Witness(cka.SmallResNet(3, 1, 4).train(), input_size=(1, 8, 8)),
+                          list("abcd"))
+    student.backbone.requires_grad_(False)
+    before, head = cka.fingerprint(student.backbone), student.head.weight.clone()
+    cka.amalgamate(teachers, student, images, epochs=2, views=2, device="cpu")
+    assert cka.fingerprint(student.backbone) == before
+    assert not torch.equal(student.head.weight, head)
