@@ -25,6 +25,7 @@ from cka_nb.cli import main
 from cka_nb.deployment import predict_files
 from cka_nb.evaluation import answers_of, calibration_error, check_known
 from cka_nb.folders import cut, read_teachers, unwritten, written
+from cka_nb.image_files import picture_batches
 from cka_nb.labels import class_names_of
 from cka_nb.report import (
     _fonts_for,
@@ -36,7 +37,6 @@ from cka_nb.report import (
     write_report,
 )
 from cka_nb.settings import SETTINGS
-from cka_nb.image_files import picture_batches
 
 KNOWN = ["cat", "airplane", "dog"]
 NAMES = ["cat", "plane", "dog"]
