@@ -218,8 +218,8 @@ def evidence_of(
     traced: bool=True, # False: it was handed no traces
 ) -> dict: # ownership, asks, remembers, left_out; of one that hears a witness its weight
     "What an estimator found the owners from: what it asks for, and names of teachers by memory."
-    inner = ownership
-    while isinstance(inner, OpenWorldOwnership): inner = inner.closed
+    inner, within = ownership, ''
+    while isinstance(inner, OpenWorldOwnership): inner, within = inner.closed, f'{within}closed.'
     asked_for = {name for ask in (inner.fit, inner, getattr(inner, 'posterior', inner))
                  for name in signature(getattr(ask, 'forward', ask)).parameters}
     asks = [k for k in ('logits', 'features', 'traces')[:3 if traced else 2] if k in asked_for]
@@ -229,7 +229,7 @@ def evidence_of(
              if torch.is_tensor(v) and v.numel()} # of no traces it is empty
     where = lambda used: [name for t, name in enumerate(space.names)
                           if 'traces' in asks and tilts.get(f'tilt{t}') is used]
-    heard = state.get('weight') if isinstance(inner, WitnessOwnership) else None
+    heard = state.get(f'{within}weight') if isinstance(inner, WitnessOwnership) else None
     return {'ownership': estimator_name(ownership), 'asks': asks, 'remembers': where(True),
             'left_out': where(False), **({} if heard is None else {'witness': float(heard)})}
 

@@ -55,14 +55,14 @@ def _train_teacher(a, command):
                         f'{"x".join(map(str, teacher.input_size))}: {a.out}')
 
 def _amalgamate(a, command):
-    for option, wanted in (('--open-world', a.open_world), ('--witness', a.witness)):
+    for option, wanted in (('--open-world', a.open_world), ('--witness', a.witness is not None)):
         if wanted and a.ownership == 'energy':
             raise ValueError(f'{option} needs a belief over classes, which --ownership energy does '
                              'not have: information, moments or class-conditional')
     aim = objective_from(a.objective, **dict(a.weight) | (
         {} if a.temperature is None else {'temperature': a.temperature}))
     teachers = read_teachers(a.teacher, a.rename, a.drop)
-    witness = a.witness and read_witness(a.witness, a.size or common_size(teachers))
+    witness = _witness(a, a.size or common_size(teachers))
     student = student_from_folders(teachers, a.images, a.backbone,
                                    _folder(a.out), aim, a.size, a.pretrained, a.damaged,
                                    a.test, a.unknown, a.calibrate, command, a.ownership, witness,
@@ -72,6 +72,8 @@ def _amalgamate(a, command):
                                    **_settings(a))
     _told(a.out); print(f'a student of {len(student.classes)} classes: {a.out}/student; look at '
                         f'{a.out}/report.html')
+
+def _witness(a, size): return None if a.witness is None else read_witness(a.witness, size)
 
 def _told(out: Path) -> None: # the accuracies, where there are any; by the process that has them
     if rank(): return
@@ -85,7 +87,7 @@ def _inspect(a, command):
     images = read_images(a.images, size)
     found = inspected(for_images(teachers, size), images if a.damaged == 'skip' else
                       Unlabelled(images), a.views, AUGMENTATIONS[a.augment], a.batch_size, a.device,
-                      witness=a.witness and read_witness(a.witness, size))
+                      witness=_witness(a, size))
     page = a.out and write_inspection(a.out, found, command)
     print(json.dumps(found.report) if a.json else '\n'.join(as_lines(found.report)))
     if page and not a.json: print(f'look at {page}')

@@ -215,14 +215,18 @@ def report_of(
     plain = {k: v for k, v in (run or {}).items() if not isinstance(v, dict) and v is not None}
     facts = {'command': command, **plain,
              'versions': ', '.join(f'{k} {v}' for k, v in versions().items()),
-             **{f'SHA-256 of {t.name}': fingerprint(t) for t in teachers},
-             **{f'SHA-256 of {n}': v for n, v in ((run or {}).get('witness') or {}).items()}}
+             **_prints(teachers, run or {})}
     who = f'{len(teachers)} teachers' if model is None else type(model).__name__
     write_report(out/'report.html', f'{who} of {len(said.classes)} classes', lead, facts, figures,
                  table_of(rows) if labelled else None,
                  numbered(said.classes) | numbered([*said.tasks], 'teacher '))
     for figure in figures.values(): plt.close(figure)
     return rows
+
+def _prints(teachers: list[Teacher], run: dict) -> dict: # of a witness as the run has noted it
+    seen = run.get('witness') or {}
+    return ({f'SHA-256 of {t.name}': fingerprint(t) for t in teachers}
+            | {f'SHA-256 of the witness {name}': its for name, its in seen.items()})
 
 def _left(file: Path, kind: type): # what a run in this folder left, if there was one
     if not file.is_file(): return None

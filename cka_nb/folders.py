@@ -93,9 +93,9 @@ def read_witness(
     size: tuple[int, int, int], # (C, H, W) of the images, which it scales to its own
 ) -> Witness:
     "A saved witness, or a network by its name, with its published weights."
-    if Path(what).is_dir(): return for_images([Witness.load(what)], size)[0]
+    if str(what) and Path(what).is_dir(): return for_images([Witness.load(what)], size)[0]
     try: net = build_backbone(what, 1000, pretrained=True)
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:
         raise ValueError(f'{what!r} is no folder of a witness, nor a network with published '
                          f'weights: {error}') from error
     return Witness(net, transform=published(what, net), name=what)

@@ -13,7 +13,7 @@ from .classes import LabelSpace
 from .core import seeded, unit_rows
 from .moments import MomentOwnership, known_by, minimise, part_of
 from .ownership import owners_of
-from .scores import fitted_state, handed
+from .scores import check_start, fitted_state, give_state, handed, state_in
 
 # %% ../nbs/24_information.ipynb #c3b98982
 def answered(
@@ -59,8 +59,7 @@ class InformationOwnership:
         for name, value in (('balance', balance), ('trust', trust)):
             if not value >= 0: raise ValueError(f'{name} must not be negative, got {value}')
         if not ridge > 0: raise ValueError(f'ridge must be above 0, got {ridge}')
-        if start is not None and not hasattr(start, 'posterior'):
-            raise TypeError(f'{type(start).__name__} has no posterior over classes to start from')
+        check_start(start)
         self.columns = space.columns
         self.start = MomentOwnership(space, ridge=.003, noise=.3) if start is None else start
         self.ridge = ridge
@@ -75,8 +74,8 @@ class InformationOwnership:
         traces: list[Tensor]=None, # T of (N, M_t)
     ) -> dict[str, Tensor]:        # the state: plain tensors
         "Fit the first belief, then owners that are linear in what all teachers see and remember."
-        its = handed(self.start.fit, logits, features, traces)
-        state = {f'start.{k}': v for k, v in its.items()}
+        handed(self.start.fit, logits, features, traces)
+        state = state_in(self.start, 'start.')
         first_nc = handed(self.start.posterior, logits, features, traces)
         some = part_of(len(first_nc))
         x_nd = _rows([(k, x[some]) for k, x in _seen(features, traces)], state)
@@ -102,8 +101,7 @@ class InformationOwnership:
     ) -> Tensor:                   # (B, C)
         "Half the first belief, half the teachers' answers by these owners; rows sum to 1."
         state = fitted_state(self.state)
-        self.start.state = {k.removeprefix('start.'): v for k, v in state.items()
-                            if k.startswith('start.')}
+        give_state(self.start, state, 'start.')
         first_bc = handed(self.start.posterior, logits, features, traces)
         its = {k: v.to(first_bc.device) for k, v in state.items()}
         x_bd = _rows(_seen(features, traces), its)

@@ -39,7 +39,9 @@ def pooled(
     "Features as rows: the mean over positions of a map (B, D, H, W) or of tokens (B, N, D)."
     features = _tensor_in(features)
     if features is None: raise TypeError('features must be a tensor (B, D), or hold one')
-    if features.ndim == 4: return features.mean((2, 3))
+    if features.ndim == 4: # channels may come last: then height and width are the first two
+        last = features.shape[1] == features.shape[2] != features.shape[3]
+        return features.mean((1, 2) if last else (2, 3))
     if features.ndim == 3: return features.mean(1)
     return features.flatten(1)
 
@@ -49,6 +51,9 @@ def _tensor_in(thing, depth: int=4) -> Tensor|None: # Hugging Face's names first
     for name in ('pooler_output', 'last_hidden_state'):
         its = thing.get(name) if isinstance(thing, Mapping) else getattr(thing, name, None)
         if isinstance(its, Tensor): return its
+    several = isinstance(thing, (tuple, list)) and len(thing) > 0
+    if several and all(isinstance(x, Tensor) and x.ndim == 4 for x in thing):
+        return thing[-1] # of several maps the deepest
     parts = (thing.values() if isinstance(thing, Mapping)
              else thing if isinstance(thing, (tuple, list))
              else getattr(thing, '__dict__', {}).values())
@@ -122,7 +127,7 @@ def linear_head(
         try:
             with torch.no_grad(): name = find_head(model, x)
         except TypeError: break # it gives no logits
-        except (RuntimeError, AssertionError, IndexError, ValueError): continue # this size does not fit
+        except (RuntimeError, AssertionError, IndexError, ValueError): continue # not this size
         if name is None: break
         head = model.get_submodule(name)
         if not isinstance(head, nn.Linear) or name == '': break

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from .classes import LabelSpace
 from .ownership import owners_of
-from .scores import check_fit, energy, fitted_state, handed, two_heaps
+from .scores import (
+    check_fit, energy, fitted_state, give_state, handed, state_in, two_heaps)
 
 # %% ../nbs/26_open_world.ipynb #c5a90200
 FEWEST = 32 # images of which it can be said what is usual
@@ -92,9 +93,7 @@ class OpenWorldOwnership:
         check_fit(logits, self.places)
         handed(self.closed.fit, logits, features, traces, witness)
         state = fit_known(self._said(logits, features, traces, witness), logits, self.places)
-        its = getattr(self.closed, 'state', None)
-        its = its if isinstance(its, dict) and all(isinstance(k, str) for k in its) else {}
-        self.state = state | {f'closed.{k}': v for k, v in its.items()}
+        self.state = state | state_in(self.closed, 'closed.')
         return self.state
 
     def _said(self, logits, features, traces, witness) -> Tensor: # (B, C)
@@ -107,9 +106,7 @@ class OpenWorldOwnership:
 
     def _asked(self, logits, features, traces, witness) -> tuple[Tensor, Tensor]: # (B, C), (B,)
         state = fitted_state(self.state)
-        its = {k.removeprefix('closed.'): v for k, v in state.items() if k.startswith('closed.')}
-        try: self.closed.state = its or self.closed.state # as it was fitted, when a run goes on
-        except AttributeError: pass # it keeps it otherwise
+        give_state(self.closed, state, 'closed.')
         said_bc = self._said(logits, features, traces, witness)
         return said_bc, known_of(said_bc, logits, self.places, state)
 

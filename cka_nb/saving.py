@@ -58,7 +58,7 @@ def architecture_of(
 
 def _shapes_of(model: nn.Module) -> dict:
     return {k: tuple(v.shape) if isinstance(v, Tensor) else type(v).__name__
-            for k, v in model.state_dict().items()}
+            for k, v in (dict(model.named_buffers()) | model.state_dict()).items()}
 
 def _shapes(candidate: dict, num_classes: int, places) -> dict|None: # None: cannot be built there
     for place in places:

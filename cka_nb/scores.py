@@ -121,6 +121,33 @@ def handed(
     more = {'traces': traces, 'witness': witness}
     return ask(logits, features, **{k: v for k, v in more.items() if asks_for(ask, k)})
 
+def check_start(
+    start, # an estimator of the first belief, or None
+) -> None:
+    "`TypeError` if it has no posterior over classes."
+    if start is not None and (isinstance(start, type) or not hasattr(start, 'posterior')):
+        name = start.__name__ if hasattr(start, '__name__') else type(start).__name__
+        raise TypeError(f'{name} has no posterior over classes to start from')
+
+def state_in(
+    estimator,   # another one's, which may keep its state in any form
+    prefix: str,
+) -> dict[str, Tensor]:
+    "What an inner estimator has fitted, for the state of the one around it."
+    its = getattr(estimator, 'state', None)
+    named = isinstance(its, dict) and all(isinstance(k, str) for k in its)
+    return {f'{prefix}{k}': v for k, v in its.items()} if named else {}
+
+def give_state(
+    estimator,
+    state: dict, # of the one around it
+    prefix: str,
+) -> None:
+    "Give an inner estimator back what it has fitted, as when a run goes on."
+    its = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    try: estimator.state = its or estimator.state
+    except AttributeError: pass # it keeps it otherwise
+
 def asks_for(
     ask: Callable,
     name: str,

@@ -120,12 +120,20 @@ def _begun(frozen: Frozen, size) -> tuple[nn.Module, dict|None, bool]:
     if frozen.features not in (None, 'output'):
         raise ValueError(f'a student cannot begin as {frozen.who}: its features are read in its '
                          'middle; make it without features=...')
-    net = own_copy(frozen.model).requires_grad_(True)
-    if frozen.features == 'output': return net, None, True
+    net, bare = own_copy(frozen.model).requires_grad_(True), frozen.features == 'output'
     with evaluating(net):
-        try: linear_head(net, size)
-        except ValueError: return net, architecture_in(net, size)[0], True
-        return net, architecture_in(net, size)[0], False
+        try: bare = bare or not linear_head(net, size)
+        except ValueError: bare = True
+        return net, None if frozen.features else architecture_in(net, size)[0], bare
+
+def _network(backbone, classes: int, preprocess, pretrained, width) -> tuple[nn.Module, dict|None]:
+    if isinstance(backbone, str):
+        net = build_backbone(backbone, classes, preprocess.size[0] if preprocess.size else 3,
+                             pretrained, width, image_size=preprocess.size and preprocess.size[1:])
+        check_has_values(net)
+        return net, getattr(net, 'architecture', None)
+    if isinstance(backbone, nn.Module): return _copied(backbone), None
+    raise TypeError(f'backbone must be a name or an nn.Module, got {type(backbone).__name__}')
 
 def _preprocess_of(frozen: Frozen, *own) -> Preprocess: # own: size, mean, std, as asked for
     its = frozen.transform
@@ -150,8 +158,7 @@ class Student(nn.Module, PyTorchModelHubMixin, library_name='cka_nb',
               tags=['knowledge-amalgamation', 'image-classification']):
     "A classifier over all classes: images (B, C, H, W) -> logits (B, classes) and features (B, D)."
     def __init__(self,
-        # a name; a classifier module: copied, it loses its head; a witness: the student begins as it
-        backbone: str|nn.Module,
+        backbone: str|nn.Module,  # a name; a classifier, copied without its head; or a witness
         classes,                  # names, or the LabelSpace of the teachers
         features: str|None=None,  # "output": what the backbone gives, (B, D), is the feature
         input_size: tuple[int, int, int]|None=None, # (C, H, W) wanted: others are resized
@@ -167,24 +174,14 @@ class Student(nn.Module, PyTorchModelHubMixin, library_name='cka_nb',
                         else class_names(classes))
         self.tasks = classes.tasks() if isinstance(classes, LabelSpace) else {}
         self.provenance = {} # what it was made of; `amalgamate` fills it in
-        self.preprocess, bare = Preprocess(input_size, mean, std), False
         if isinstance(backbone, Frozen):
             self.preprocess = _preprocess_of(backbone, input_size, mean, std)
-            reads = self.preprocess.size or backbone.input_size
-            net, self.architecture, bare = _begun(backbone, reads)
-        elif isinstance(backbone, str):
-            channels = self.preprocess.size[0] if self.preprocess.size else 3
-            if not self.preprocess.size: self.preprocess = Preprocess(None, mean, std)
-            net = build_backbone(backbone, len(self.classes), channels, pretrained, width,
-                                 image_size=self.preprocess.size and self.preprocess.size[1:])
-            check_has_values(net)
-        elif isinstance(backbone, nn.Module): net = _copied(backbone)
+            net, self.architecture, bare = _begun(
+                backbone, self.preprocess.size or backbone.input_size)
         else:
-            raise TypeError(
-                f'backbone must be a name or an nn.Module, got {type(backbone).__name__}')
-        if not isinstance(backbone, Frozen):
-            named = isinstance(backbone, str)
-            self.architecture = getattr(net, 'architecture', None) if named else None
+            self.preprocess, bare = Preprocess(input_size, mean, std), False
+            net, self.architecture = _network(backbone, len(self.classes), self.preprocess,
+                                              pretrained, width)
         self.features = 'output' if bare else features
         self.headless = bare and self.architecture is not None # as it is built anew
         self.wanted_channels = (self.architecture or {}).get('in_channels')

@@ -68,7 +68,8 @@ class Frozen(nn.Module):
         with torch.autocast(x.device.type, self.precision, enabled=half): # whatever the caller has
             try:
                 with one_device(f'the model of {self.who}'):
-                    return self._answer(self._in_dtype(self._wanted(x)))
+                    its = x.clone() if x is images else x # a model may change what it is given
+                    return self._answer(self._in_dtype(self._wanted(its)))
             except (RuntimeError, IndexError, AttributeError, AssertionError, ValueError) as error:
                 if out_of_memory(error) or repr(self.name) in str(error):
                     raise
@@ -104,13 +105,12 @@ class Frozen(nn.Module):
         if self.input_size is None: self.input_size = tuple(images.shape[1:])
 
     def _device(self):
-        its = itertools.chain(self.model.parameters(), self.model.buffers())
-        return next((x.device for x in its), torch.device('cpu'))
+        return next((x.device for x in itertools.chain(
+            self.model.parameters(), self.model.buffers())), torch.device('cpu'))
 
     def _read_size(self) -> tuple[int, int, int]|None: # (C, H, W) of what the model is given
         if not self.input_size: return None
-        its = self._wanted(probe_images(1, self.input_size).to(self._device()))
-        return tuple(its.shape[1:])
+        return tuple(self._wanted(probe_images(1, self.input_size).to(self._device())).shape[1:])
 
     def _described(self, architecture: dict|None) -> dict: # what a saved one says of itself
         known = self.transform is None or isinstance(self.transform, Preprocess)
@@ -137,7 +137,7 @@ class Frozen(nn.Module):
         if transform is None and config['transform'] is not None:
             with reading(folder): transform = Preprocess(**config['transform'])
         if features is None and isinstance(config['features'], dict):
-            features = config['features']['name']
+            with reading(folder): features = config['features']['name']
         return (load_state(own_copy(model), folder, config),
                 config['name'] if config['named'] else None, features, transform)
 
@@ -241,7 +241,7 @@ class Teacher(Frozen):
                 raise TypeError(f'features=... of {self.who} must return (logits, '
                                 f'features), got {type(answer).__name__}')
             return Output(logits_of(answer[0]), self._rows(answer[1], 'features=...'))
-        if self._place is None: self._find(x[:1])
+        if self._place is None: self._find(x[:1].clone())
         logits = logits_of(self.model(x))
         features, self._kept.value = self._kept.value, None
         if features is None:

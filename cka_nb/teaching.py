@@ -219,16 +219,19 @@ def train_witness(
                         seed=seed, device=device, mixed_precision=mixed_precision, compile=compile,
                         tracker=tracker, out=out, resume=resume, overwrite=overwrite,
                         save_steps=save_steps, save_minutes=save_minutes, keep=keep)
-    check_learns(model)
     if augment is None: raise ValueError('two views of an image must differ: say augment=...')
-    engine = engine_for(device, mixed_precision, tracker, out) # now each process knows its rank
+    return _discriminated(
+        model, Unlabelled(images), training, temperature, name, transform, augment)
+
+def _discriminated(model, images, training, temperature, name, transform, augment) -> Witness:
+    check_learns(model)
+    engine = engine_for(training.device, training.mixed_precision, training.tracker, training.out)
     check_out(training, of_student=False, kind='witness')
-    images = Unlabelled(images)
-    with seeded(seed): wanted = _checked_images(model, images, transform)
+    with seeded(training.seed): wanted = _checked_images(model, images, transform)
     settings = shared_settings(training, engine, images) | dict(
         what='train_witness', name=name, network=structure(model), temperature=temperature)
     functions = dict(augment=augment, transform=transform)
-    identity = account(**settings, **functions) if out is not None else {}
+    identity = account(**settings, **functions) if training.out is not None else {}
     with Run(training, engine, images, identity) as run:
         if run.finished: return _loaded(Witness, run.out, model, transform)
         net, transform = own_copy(model), copy.deepcopy(transform)
@@ -240,7 +243,7 @@ def train_witness(
                 history = Trainer(task, images.resident(engine.device), training, engine).fit(run)
             if head is not None: net.set_submodule(place, head)
             witness = Witness(net, transform=transform, name=name)
-            with seeded(seed): witness(images.batch([0])) # notes the size of its images
+            with seeded(training.seed): witness(images.batch([0])) # notes the size of its images
             run.end(partial(_save, witness, history), settings | dict(
                 images=len(images), device=str(engine.device), versions=versions(),
                 fingerprint=fingerprint(witness.model),

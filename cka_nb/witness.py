@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Witness', 'WitnessOwnership']
 
-# %% ../nbs/27_witness.ipynb #25c29358
+# %% ../nbs/27_witness.ipynb #64dfc815
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,17 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from .classes import LabelSpace
-from .core import unit_rows
+from .core import check_counts, unit_rows
 from .devices import one_device
 from .information import InformationOwnership, whitening
-from .networks import Kept, find_head, image_shape, probe_images
+from .networks import Kept, find_head, image_shape, logits_of, probe_images
 from .ownership import owners_of
 from .saving import read_config, reading, save_state
-from .scores import fitted_state, handed
+from .scores import check_start, fitted_state, give_state, handed, state_in
 from .student import architecture_in
 from .teachers import NEEDED, Frozen
 
-# %% ../nbs/27_witness.ipynb #243d1e3f
+# %% ../nbs/27_witness.ipynb #c7eafc1c
 class Witness(Frozen):
     "A network that names none of our classes, frozen: images -> features. No weight ever changes."
     kind, by_function = 'witness', 'features=lambda model, x: features'
@@ -48,13 +48,14 @@ class Witness(Frozen):
         "What the frozen network sees in a batch; maps and tokens are averaged over positions."
         features = self._said(images)
         self._check_count(features, images)
+        if not features.shape[1]: raise ValueError(f'{self.who} gives features of width 0')
         return features
 
     def _answer(self, x) -> Tensor:
         if callable(self.features):
             with one_device(f'features=... of {self.who}'):
                 return self._rows(self.features(self.model, x), 'features=...')
-        if self._reads is None: self._find(x[:1])
+        if self._reads is None: self._find(x[:1].clone())
         said, kept = self.model(x), self._kept.value
         self._kept.value = None
         if self._reads == 'output': return self._rows(said, 'the model')
@@ -65,11 +66,10 @@ class Witness(Frozen):
 
     def _find(self, x) -> None: # where its features are, with a hook there
         modules = dict(self.model.named_modules())
-        try: head = find_head(self.model, x)
-        except TypeError: head = None # it gives no logits
+        head = self._head(x) if self.features != 'output' else None
         name = head if self.features is None else self.features
         if name is None or name == 'output' and name not in modules:
-            self._reads = 'output'; return
+            self._reads = 'output'; return self._check_steady(x)
         if name not in modules:
             raise ValueError(f'{self.who} has no submodule {name!r}; it has '
                              f'{", ".join([m for m in modules if m][:12])} ...')
@@ -77,6 +77,26 @@ class Witness(Frozen):
         if name == head:
             modules[name].register_forward_pre_hook(self._kept.input, with_kwargs=True)
         else: modules[name].register_forward_hook(self._kept.output)
+        self._check_steady(x)
+
+    def _head(self, x) -> str|None: # None: there is none
+        answer = self.model(x.clone())
+        try: logits = logits_of(answer)
+        except TypeError: return None # it gives no logits
+        head = find_head(self.model, x.clone()) if logits.ndim == 2 else None # a map is none
+        sums_b = logits.float().sum(-1)
+        told = (logits is not answer or getattr(self.model, 'num_classes', 0)
+                or (logits >= 0).all() and ((sums_b - 1).abs() < 1e-3).all())
+        if head is None and told and self.features is None:
+            raise ValueError(f'{self.who} gives logits or probabilities, but no layer of it has '
+                             'them as its output: say where features are read, '
+                             'features="a submodule", or features="output"')
+        return head
+
+    def _check_steady(self, x) -> None:
+        once, again = (self._answer(x.clone()) for _ in range(2))
+        if not torch.allclose(once, again, rtol=1e-3, atol=1e-6, equal_nan=True):
+            raise ValueError(f'{self.who} answers one image differently each time it is asked')
 
     def extra_repr(self) -> str: return repr(self.name)
 
@@ -128,7 +148,7 @@ def densities(
     "Logarithms of the Gaussians' densities, up to a constant of each row."
     return z @ precision @ mean.T - (mean @ precision * mean).sum(1) / 2
 
-# %% ../nbs/27_witness.ipynb #632036dd
+# %% ../nbs/27_witness.ipynb #8defc0d6
 WEIGHTS = (0., 1 / 16, 1 / 8, 1 / 4, 1 / 2)
 
 def gains(
@@ -136,17 +156,27 @@ def gains(
     belief: Tensor, # (N, C), rows that sum to 1
     shrinkage: float=.1,
     folds: int=5,
-) -> Tensor:        # (5,) nats an image, for each of WEIGHTS
+) -> Tensor:        # (N, 5) nats, for each of WEIGHTS
     "How much likelier features are under the believed classes than under all, on left-out images."
-    log_nc, fold_n = torch.zeros_like(belief), torch.arange(len(z), device=z.device) % folds
+    log_nc = torch.zeros_like(belief)
+    order = torch.randperm(len(z), generator=torch.Generator().manual_seed(0))
+    fold_n = (order % folds).to(z.device)
     for k in range(folds if len(z) >= 2 * folds else 0): # of fewer there is no opinion
         out = fold_n == k
         log_nc[out] = densities(z[out], *gaussians(z[~out], belief[~out], shrinkage))
     log_q, log_pi = belief.clamp_min(1e-6).log(), belief.mean(0).clamp_min(1e-6).log()
-    return torch.stack([((log_q + w * log_nc).logsumexp(1)
-                         - (log_pi + w * log_nc).logsumexp(1)).mean() for w in WEIGHTS])
+    return torch.stack([(log_q + w * log_nc).logsumexp(1) - (log_pi + w * log_nc).logsumexp(1)
+                        for w in WEIGHTS], 1)
 
-# %% ../nbs/27_witness.ipynb #96573056
+def weight_of(
+    gain: Tensor, # (N, 5), of `gains`
+) -> float:
+    "The weight of the largest mean gain; 0 unless that is above twice its standard error."
+    mean_w, best = gain.mean(0), int(gain.mean(0).argmax())
+    error = gain[:, best].std(correction=0) / len(gain)**.5
+    return WEIGHTS[best] if mean_w[best] > 2 * error else 0.
+
+# %% ../nbs/27_witness.ipynb #14aca107
 class WitnessOwnership:
     """Another estimator's belief, and where a witness sees each class of it. Closed world.
 
@@ -160,10 +190,9 @@ class WitnessOwnership:
         shrinkage: float=.1,  # of the covariance, towards its mean variance
         directions: int=128,  # at most this many directions of the features are used
     ):
-        if rounds < 1: raise ValueError(f'rounds must be at least 1, got {rounds}')
+        check_counts(1, rounds=rounds, directions=directions)
         if not shrinkage >= 0: raise ValueError(f'shrinkage must not be negative, got {shrinkage}')
-        if start is not None and not hasattr(start, 'posterior'):
-            raise TypeError(f'{type(start).__name__} has no posterior over classes to start from')
+        check_start(start)
         self.columns = space.columns
         self.start = InformationOwnership(space) if start is None else start
         self.rounds = rounds
@@ -178,8 +207,8 @@ class WitnessOwnership:
         witness: Tensor=None,      # (N, D) what the witness sees; None: the first belief stands
     ) -> dict[str, Tensor]:        # the state: plain tensors
         "Fit the first belief, then a Gaussian for each class in what the witness sees."
-        its = handed(self.start.fit, logits, features, traces)
-        state = {f'start.{k}': v for k, v in its.items()}
+        handed(self.start.fit, logits, features, traces)
+        state = state_in(self.start, 'start.')
         if witness is not None:
             first_nc = handed(self.start.posterior, logits, features, traces).double()
             self._hear(witness.double(), first_nc, state)
@@ -191,8 +220,7 @@ class WitnessOwnership:
         x_nd = unit_rows(seen_nd - state['centre'])
         state['directions'] = whitening(x_nd, min(self.directions, max(1, len(x_nd) // 8)))
         z_nk, belief_nc = x_nd @ state['directions'], first_nc
-        gain_w = gains(z_nk, first_nc, self.shrinkage)
-        state['weight'] = torch.tensor(WEIGHTS[int(gain_w.argmax())])
+        state['weight'] = torch.tensor(weight_of(gains(z_nk, first_nc, self.shrinkage)))
         for _ in range(self.rounds):
             state['mean'], state['precision'] = gaussians(z_nk, belief_nc, self.shrinkage)
             belief_nc = self._testified(z_nk, first_nc, state)
@@ -209,8 +237,7 @@ class WitnessOwnership:
     ) -> Tensor:                   # (B, C)
         "Half the first belief, half this belief times the witness's densities; rows sum to 1."
         state = fitted_state(self.state)
-        self.start.state = {k.removeprefix('start.'): v for k, v in state.items()
-                            if k.startswith('start.')}
+        give_state(self.start, state, 'start.')
         first_bc = handed(self.start.posterior, logits, features, traces)
         if witness is None or 'weight' not in state or not state['weight']: return first_bc
         its = {k: state[k].to(first_bc.device)
