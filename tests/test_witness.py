@@ -79,6 +79,16 @@ def test_a_damaged_description_is_refused_in_a_line(damage, tmp_path):
     assert len(str(said.value).splitlines()) == 1
 
 
+def test_buffers_count_where_a_description_asks_for_memory(tmp_path):
+    cka.Witness(cka.SmallResNet(4), input_size=SIZE).save(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    its = dict(model_type="imagegpt", n_positions=4000, n_embd=2, n_head=1, n_layer=1, vocab_size=2)
+    config |= {"architecture": {"name": "transformers", "config": its}, "outputs": 0}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="far more weights than its file holds"):
+        cka.Witness.load(tmp_path)
+
+
 def two(images=64):
     torch.manual_seed(0)
     teachers = [cka.Teacher(cka.SmallResNet(2, 1, 4), [*names], names) for names in ("ab", "cd")]
@@ -109,3 +119,20 @@ def test_a_student_that_is_frozen_but_for_its_head_moves_nothing_else():
     cka.amalgamate(teachers, student, images, epochs=2, views=2, device="cpu")
     assert cka.fingerprint(student.backbone) == before
     assert not torch.equal(student.head.weight, head)
+
+
+@pytest.mark.parametrize("named", ["", "nowhere", "teacher"])
+def test_on_the_command_line_a_mistake_is_one_line(named, tmp_path, capfd):
+    from cka_nb.cli import main
+    teachers, _, images = two(8)
+    for t in teachers:
+        t(images)
+        t.save(tmp_path / t.name)
+    picture = torchvision.transforms.functional.to_pil_image(images[0])
+    (tmp_path / "images").mkdir()
+    picture.save(tmp_path / "images" / "1.png")
+    named = named and str(tmp_path / ("ab" if named == "teacher" else named))
+    status = main(["inspect", "--teacher", str(tmp_path / "ab"), str(tmp_path / "cd"), "--images",
+                   str(tmp_path / "images"), "--views", "0", "--witness", named])
+    said = capfd.readouterr().err.strip()
+    assert status == 2 and len(said.splitlines()) == 1 and "witness" in said, said
