@@ -190,7 +190,8 @@ class MeanAnswers:
         total = []
         for number in sorted({*self.averaged, *self.kept}):
             view = view_of(x, there, self.seed, -number, self.augment if number else None)
-            said = ask(self.networks, view, self.dtype, traced=number in self.averaged)
+            asked = self.networks if number in self.averaged else self.teachers
+            said = ask(asked, view, self.dtype, traced=number in self.averaged)
             if number in self.averaged:
                 total.append([(o.logits.float(), o.features.float(), u.float()) for o, u in said])
                 said = [o for o, _ in said]

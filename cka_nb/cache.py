@@ -33,17 +33,11 @@ class AnswerCache(MeanAnswers):
         images: Unlabelled,
         folder: str|Path,
         kept: int,           # K, views whose answers are kept; with no augmentation 1
-        shown: bool=False,   # a witness's answers are kept too, not only its means
         **settings,          # as for `MeanAnswers`; the means of all images are kept
     ):
-        self.folder, self.shown = Path(folder), shown
+        self.folder = Path(folder)
         self.kept = range(1, 1 + kept) if settings.get('augment') else [0]
         super().__init__(teachers, images, **settings)
-
-    @property
-    def told(self) -> list[Teacher|Witness]:
-        "Whose answers about single views are kept."
-        return self.networks if self.shown else self.teachers
 
     @property
     def bytes(self) -> int:
@@ -54,11 +48,11 @@ class AnswerCache(MeanAnswers):
     def read(self,
         index: Tensor, # (B,) which images, on the CPU
         k: int,        # which of the kept views, from 0
-    ) -> list[Output]: # of each network logits (B, C_t), features (B, D_t), on the device
+    ) -> list[Output]: # T of logits (B, C_t), features (B, D_t), on the device
         "What the teachers said about one view of these images."
         row = torch.from_numpy(self.answers[index.numpy(), k]).view(self.dtype)
         parts = to_device(row, self.device).split(
-            [n for _, w in zip(self.told, self.widths) for n in w[:2]], 1)
+            [n for _, w in zip(self.teachers, self.widths) for n in w[:2]], 1)
         return [Output(*pair) for pair in zip(parts[0::2], parts[1::2])]
 
     def fill(self) -> 'AnswerCache':
@@ -67,7 +61,7 @@ class AnswerCache(MeanAnswers):
 
     def _shapes(self) -> dict: # file -> (numpy type, shape)
         N, word = len(self.images), self.dtype.itemsize
-        row = sum(sum(w[:2]) for _, w in zip(self.told, self.widths))
+        row = sum(sum(w[:2]) for _, w in zip(self.teachers, self.widths))
         return {'answers.bin': (f'i{word}', (N, len(self.kept), row)),
                 'means.bin': ('f4', (N, self._row(3))),
                 'blocks.bin': ('i8', (-(-N // self.block),))}
@@ -145,7 +139,7 @@ class AnswerCache(MeanAnswers):
         index = self.asked[block * self.block:(block + 1) * self.block][:4]
         x = to_device(self.images.batch(index), self.device)
         view = view_of(x, to_device(index, self.device), self.seed, -self.kept[0], self.augment)
-        now = [part.float() for said in ask(self.told, view, self.dtype) for part in said]
+        now = [part.float() for said in ask(self.teachers, view, self.dtype) for part in said]
         kept = [part.float() for said in self.read(index, 0) for part in said]
         if not all((a - b).abs().max() <= .05 * b.abs().max() + 1e-6 for a, b in zip(now, kept)):
             raise ValueError(f'the answers kept in {self.folder} are not what the teachers say '
@@ -153,8 +147,8 @@ class AnswerCache(MeanAnswers):
                              'another folder, or delete it')
 
     def _keep(self, index: Tensor, number: int, said: list[Output]) -> None:
-        row = torch.cat([part.to(self.dtype) for _, o in zip(self.told, said) for part in o], 1)
-        self._refuse_bad(index, row := row.cpu(), 2, self.told)
+        row = torch.cat([part.to(self.dtype) for _, o in zip(self.teachers, said) for part in o], 1)
+        self._refuse_bad(index, row := row.cpu(), 2, self.teachers)
         self.answers[index.numpy(), list(self.kept).index(number)] = row.contiguous().view(
             _INTEGER[self.dtype.itemsize]).numpy()
 
@@ -183,11 +177,10 @@ class Asking:
         engine,              # of `engine_for`
         seed: int=0,
         batch_size: int=64,  # images asked about at once, by this process
-        witness: Witness|None=None, # asked too: about all images
-        shown: bool=False,   # and about the views of each batch
+        witness: Witness|None=None, # asked about all images, not at each step
     ):
         self.teachers, self.views, self.device = teachers, views, engine.device
-        self.witness, self.shown = witness, shown and witness is not None
+        self.witness = witness
         self.images, self.cached = images.resident(engine.device), views.cache is not None
         self.dtype = HALF.get(engine.mixed_precision, torch.float32)
         # fixed views are the same ones for every seed, so that one cache serves them all
@@ -196,7 +189,8 @@ class Asking:
     def __enter__(self) -> 'Asking':
         "The teachers visit the device as long as they are asked; a cache is filled at once."
         with ExitStack() as visit:
-            visit.enter_context(placed(self.device, *self.teachers, *self._witness))
+            extra = [] if self.witness is None else [self.witness]
+            visit.enter_context(placed(self.device, *self.teachers, *extra))
             how = dict(views=self.views.count, augment=self.views.augment, seed=self.seed,
                        device=self.device, batch_size=self.batch_size, dtype=self.dtype,
                        most=LARGEST, witness=self.witness)
@@ -204,15 +198,12 @@ class Asking:
                 self.means = MeanAnswers(self.teachers, self.images, **how)
             else:
                 self.means = AnswerCache(self.teachers, self.images, self.views.cache,
-                                         self.views.fixed, self.shown, **how).fill()
+                                         self.views.fixed, **how).fill()
                 visit.close() # what they say is kept
             self.visit = visit.pop_all()
         return self
 
     def __exit__(self, *error): return self.visit.__exit__(*error)
-
-    @property
-    def _witness(self) -> list[Witness]: return [] if self.witness is None else [self.witness]
 
     @property
     def widths(self) -> list[int]: # T of D_t
@@ -228,9 +219,8 @@ class Asking:
         x: Tensor,        # (B, C, H, W) views, of `view`
         whole: Tensor,    # (W B,) numbers of all processes' images, on the CPU
         epoch: int,
-    ) -> list[Output]:    # T of logits (B, C_t), features (B, D_t); a witness's if it is shown
-        "What is said about these views, asked now or read from the cache."
-        if not self.cached:
-            return ask([*self.teachers, *self._witness[:self.shown]], x, self.dtype)
+    ) -> list[Output]:    # T of logits (B, C_t), features (B, D_t)
+        "What the teachers say about these views, asked now or read from the cache."
+        if not self.cached: return ask(self.teachers, x, self.dtype)
         k = epoch % self.views.fixed if self.views.augment else 0
         return self.means.read(shard(whole), k)
