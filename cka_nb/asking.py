@@ -15,17 +15,16 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
-from .classes import check_teachers
 from .core import check_counts, trusted
 from .data import Unlabelled, numbered_batches, view_of
 from .devices import enough_memory, to_device
 from .files import progress, say
-from .identity import account, structure
-from .networks import Output
+from .identity import account
+from .networks import Output, fewer, probe_images, same_logits
+from .preprocess import Preprocess
 from .processes import rank, world_size
-from .saving import fingerprint
 from .teachers import Teacher
 from .witness import Witness
 
@@ -35,19 +34,33 @@ def ask(
     x: Tensor,        # (B, C, H, W) one view
     dtype: torch.dtype=torch.float32, # precision of the networks, and of the answers
     traced: bool=False, # ask for traces too
+    backbones: list[int]|None=None, # of `shared_backbones`; None: none is shared
 ) -> list[Output]:    # T of logits (B, C_t), features (B, D_t); traced: T of (Output, (B, M_t))
     "All answers, a witness's without logits: the one place where networks are asked."
-    half = dtype in (torch.bfloat16, torch.float16)
+    half, answers = dtype in (torch.bfloat16, torch.float16), []
     with asked_in(networks, dtype if half else None):
-        answers = [_answer(t, x, traced) for t in networks]
+        for i, network in enumerate(networks):
+            first = i if backbones is None else backbones[i]
+            answers.append(_answer(network, x, traced) if first == i
+                           else _read(network, answers[first], traced))
     if not half: return answers
     as_half = lambda said: Output(*(part.to(dtype) for part in said))
     return [(as_half(a[0]), a[1]) if traced else as_half(a) for a in answers]
 
 def _answer(network, x: Tensor, traced: bool): # an Output, or (Output, traces)
     if not isinstance(network, Witness): return network.traced(x) if traced else network(x)
-    none_b0 = (features := network(x)).new_zeros(len(x), 0)
-    return (Output(none_b0, features), none_b0) if traced else Output(none_b0, features)
+    return _seen(network(x), traced)
+
+def _seen(x: Tensor, traced: bool): # features of a witness: no logits, no traces
+    none_b0 = x.new_zeros(len(x), 0)
+    return (Output(none_b0, x), none_b0) if traced else Output(none_b0, x)
+
+def _read(network, answer, traced: bool): # from what another network on its backbone answered
+    said, traces = answer if traced else (answer, None)
+    if isinstance(network, Witness): return _seen(said.features, traced)
+    logits = network.model.get_submodule(network.head)(said.features)[:, network.kept]
+    return (Output(logits, said.features), traces) if traced else Output(logits, said.features)
+
 
 # %% ../nbs/33_asking.ipynb #44294abc
 @contextmanager
@@ -59,34 +72,44 @@ def asked_in(networks: list[Teacher|Witness], dtype: torch.dtype|None):
     finally:
         for t, its in zip(networks, before): t.precision = its
 
-def fewer(
-    traces: Tensor,  # (B, M)
-    most: int=1024,
-) -> Tensor:         # (B, at most `most`)
-    "Many traces as few, summed with random signs in random groups (Weinberger et al., 2009)."
-    traces, count = traces.float(), traces.shape[1]
-    if count <= most: return traces
-    gen = torch.Generator().manual_seed(0)
-    sign = 2. * torch.randint(2, (count,), generator=gen) - 1
-    group = torch.randint(most, (count,), generator=gen)
-    sign, group = (to_device(x, traces.device) for x in (sign, group))
-    return traces.new_zeros(len(traces), most).index_add(1, group, traces * sign)
 
-def account_of(
-    teachers: list[Teacher],
-    witness: Witness|None=None,
-) -> dict: # dotted path -> plain value
-    "What networks are, as the chapter Identity tells it: weights, network, classes, transform."
-    names = check_teachers(teachers)
-    found = account(teachers=names) # also their order
-    for name, t in zip(names, teachers):
-        found |= _account_of(f'teachers.{name}', t, classes=t.outputs)
-    return found | (_account_of('witness', witness) if witness else {})
+# %% ../nbs/33_asking.ipynb #8067421b
+@torch.no_grad()
+def shared_backbones(
+    networks: list[Teacher|Witness], # which were asked before, so that their heads are known
+    x: Tensor,   # (B, C, H, W) images to try them with: of made-up ones no two views are alike
+) -> list[int]:  # for each network, the first one on its backbone: itself, if it shares none
+    "Which networks are heads on one frozen backbone, so that it is asked once for all."
+    found = []
+    for i, network in enumerate(networks):
+        fits = (k for k in dict.fromkeys(found) if _is_one_backbone(networks[k], network)
+                and _is_one_answer(networks[k], network, x))
+        found.append(next(fits, i))
+    return found
 
-def _account_of(who: str, network, **more) -> dict:
-    its = dict(weights=fingerprint(network), network=structure(network.model),
-               transform=network.transform, features=network.features, **more)
-    return account(**{f'{who}.{k}': v for k, v in its.items()})
+def _is_one_answer(first, other, x: Tensor) -> bool:
+    first_said, own = ask([first, other], x)
+    return all(not a.numel() or same_logits(a, b)
+               for a, b in zip(_read(other, first_said, False), own))
+
+def _is_one_backbone(first, other) -> bool: # equal transforms, weights and buffers
+    if not (_has_bare_features(first) and _has_bare_features(other)): return False
+    if isinstance(first, Witness) and isinstance(other, Teacher): return False # it has no traces
+    its, theirs = ([v for k, v in n.model.state_dict().items() if not k.startswith(f'{n.head}.')]
+                   for n in (first, other))
+    return (len(its) == len(theirs) and _is_one_way(first.transform, other.transform)
+            and all(x.dtype == y.dtype and torch.equal(x, y) for x, y in zip(its, theirs)))
+
+def _is_one_way(*transforms) -> bool: # of ours the answer tells, since all images have one shape
+    ours = all(t is None or isinstance(t, Preprocess) for t in transforms)
+    return ours or account(how=transforms[0]) == account(how=transforms[1])
+
+def _has_bare_features(network) -> bool: # those that its head reads, or all that it gives
+    if isinstance(network, Teacher) and network.head:
+        return isinstance(network.model.get_submodule(network.head), nn.Linear)
+    return isinstance(network, Witness) and (
+        network.head is not None or network.features in (None, 'output'))
+
 
 # %% ../nbs/33_asking.ipynb #4dfed2e8
 @dataclass(frozen=True)
@@ -134,9 +157,13 @@ class MeanAnswers:
         dtype: torch.dtype=torch.float32, # precision of the networks
         most: int|None=None,         # images whose means are held in memory; None: all
         witness: Witness|None=None,  # asked too
+        backbone: Witness|None=None, # frozen, of the student: asked at steps, not averaged
     ):
         self.teachers, self.images, self.device, self.dtype = teachers, images, device, dtype
-        self.witness, self.networks = witness, [*teachers, *([witness] if witness else [])]
+        self.witness, self.backbone = witness, backbone
+        self.networks = [*teachers, *filter(None, (witness, backbone))]
+        self.meant = range(len(teachers) + bool(witness)) # networks whose means are taken
+        self.shown = [*range(len(teachers)), *([len(self.networks) - 1] if backbone else [])]
         self.augment, self.seed, self.block = augment, seed, batch_size
         self.averaged = range(1, 1 + views) if augment and views else [0]
         self.widths = self._learn_widths()
@@ -147,16 +174,29 @@ class MeanAnswers:
         x = self.images.batch([0])
         for t in self.networks: _note_size(t, x.shape[2:])
         with torch.no_grad(), enough_memory('asking the teachers', 'Use fewer, or smaller ones'):
-            asked = ask(self.networks, to_device(x, self.device), self.dtype, traced=True)
+            x = to_device(x, self.device)
+            asked = ask(self.networks, x, self.dtype, traced=True)
+            made_up = to_device(probe_images(1, x.shape[1:]), self.device)
+            self.backbones = shared_backbones(self.networks, made_up)
         return [(o.logits.shape[1], o.features.shape[1], fewer(u).shape[1]) for o, u in asked]
 
     def _hold(self) -> None: # only the sample's means are held in memory
         self.asked = self.sample # the images of each row
-        self.means = np.zeros((len(self.asked), self._row(3)), np.float32)
+        self.means = np.zeros((len(self.asked), self._row(3, self.meant)), np.float32)
         self.blocks = np.zeros(-(-len(self.asked) // self.block), np.int64)
 
-    def _row(self, parts: int) -> int: # numbers per row: logits, features and perhaps traces
-        return sum(sum(w[:parts]) for w in self.widths)
+    def _row(self, parts: int, which) -> int: # numbers per row: logits, features, perhaps traces
+        return sum(sum(self.widths[i][:parts]) for i in which)
+
+    def ask(self,
+        which: list[int], # numbers of networks
+        x: Tensor,        # (B, C, H, W) one view
+        traced: bool=False,
+    ) -> list: # as of the function `ask`
+        "What these networks say now; a backbone that several share runs once."
+        firsts = [self.backbones[i] for i in which]
+        return ask([self.networks[i] for i in which], x, self.dtype, traced,
+                   [firsts.index(first) for first in firsts])
 
     def _mine(self) -> range: # the blocks that this process fills
         return range(rank(), len(self.blocks), world_size())
@@ -190,25 +230,27 @@ class MeanAnswers:
         total = []
         for number in sorted({*self.averaged, *self.kept}):
             view = view_of(x, there, self.seed, -number, self.augment if number else None)
-            asked = self.networks if number in self.averaged else self.teachers
-            said = ask(asked, view, self.dtype, traced=number in self.averaged)
-            if number in self.averaged:
-                total.append([(o.logits.float(), o.features.float(), u.float()) for o, u in said])
-                said = [o for o, _ in said]
-            if number in self.kept: self._keep(index, number, said)
+            meant, kept = number in self.averaged, number in self.kept
+            which = sorted({*(self.meant if meant else ()), *(self.shown if kept else ())})
+            said = dict(zip(which, self.ask(which, view, traced=meant)))
+            if meant:
+                total.append([(o.logits.float(), o.features.float(), u.float())
+                              for o, u in map(said.get, self.meant)])
+                said = {i: o for i, (o, _) in said.items()}
+            if kept: self._keep(index, number, [said[i] for i in self.shown])
         mean = lambda parts: sum(parts) / len(parts)
         means = [[mean(its) for its in zip(*of_one)] for of_one in zip(*total)]
         # one copy for all: a GPU is waited for once
         row = torch.cat([part for l, f, u in means for part in (l, f, fewer(u))], 1).cpu()
-        self._refuse_bad(index, row, 3, self.networks)
+        self._refuse_bad(index, row, 3, self.meant)
         return row.numpy()
 
-    def _refuse_bad(self, index: Tensor, row: Tensor, parts: int, networks) -> None:
-        its = row.split([sum(w[:parts]) for _, w in zip(networks, self.widths)], 1)
-        for t, width, answers in zip(networks, self.widths, its): # traces may be bad
-            fine = answers[:, :sum(width[:2])].isfinite().all(1)
+    def _refuse_bad(self, index: Tensor, row: Tensor, parts: int, which) -> None:
+        its = row.split([self._row(parts, [i]) for i in which], 1)
+        for i, answers in zip(which, its): # traces may be bad
+            fine = answers[:, :self._row(2, [i])].isfinite().all(1)
             if not fine.all():
-                raise ValueError(f'{t.who} answers image '
+                raise ValueError(f'{self.networks[i].who} answers image '
                                  f'{int(index[fine.int().argmin()])} with NaN or infinity')
 
     def _commit(self, blocks: list[int]) -> None: self.blocks[blocks] = 1
@@ -233,7 +275,8 @@ class MeanAnswers:
         return self._parts(self.means if every else self.means[self.sample.numpy()])
 
     def _parts(self, means: np.ndarray) -> tuple: # logits, features, traces; the witness's or None
-        parts = torch.from_numpy(np.asarray(means)).split([n for w in self.widths for n in w], 1)
+        parts = torch.from_numpy(np.asarray(means)).split(
+            [n for i in self.meant for n in self.widths[i]], 1)
         seen = parts[-2] if self.witness else None
         logits, features, traces = (list(parts[k::3][:len(self.teachers)]) for k in range(3))
         return logits, features, traces, seen

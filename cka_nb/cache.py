@@ -15,15 +15,38 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from .asking import LARGEST, MeanAnswers, Views, account_of, ask
+from .asking import LARGEST, MeanAnswers, Views
+from .classes import check_teachers
 from .data import Unlabelled, view_of
 from .devices import placed, to_device
 from .files import read_json, write_json
-from .identity import account, check_same, images_hash
+from .identity import account, check_same, images_hash, structure
 from .networks import Output
 from .processes import HALF, rank, shard, world_size
+from .saving import fingerprint
 from .teachers import Teacher
 from .witness import Witness
+
+# %% ../nbs/34_cache.ipynb #0888d737
+def account_of(
+    teachers: list[Teacher],
+    witness: Witness|None=None,
+    backbone: Witness|None=None, # of a student
+) -> dict: # dotted path -> plain value
+    "What networks are, as the chapter Identity tells it: weights, network, classes, transform."
+    names = check_teachers(teachers)
+    found = account(teachers=names) # also their order
+    for name, t in zip(names, teachers):
+        found |= _account_of(f'teachers.{name}', t, classes=t.outputs)
+    for who, its in (('witness', witness), ('backbone', backbone)):
+        if its: found |= _account_of(who, its)
+    return found
+
+def _account_of(who: str, network, **more) -> dict:
+    its = dict(weights=fingerprint(network), network=structure(network.model),
+               transform=network.transform, features=network.features, **more)
+    return account(**{f'{who}.{k}': v for k, v in its.items()})
+
 
 # %% ../nbs/34_cache.ipynb #85652e01
 class AnswerCache(MeanAnswers):
@@ -52,7 +75,7 @@ class AnswerCache(MeanAnswers):
         "What the teachers said about one view of these images."
         row = torch.from_numpy(self.answers[index.numpy(), k]).view(self.dtype)
         parts = to_device(row, self.device).split(
-            [n for _, w in zip(self.teachers, self.widths) for n in w[:2]], 1)
+            [n for i in self.shown for n in self.widths[i][:2]], 1)
         return [Output(*pair) for pair in zip(parts[0::2], parts[1::2])]
 
     def fill(self) -> 'AnswerCache':
@@ -61,9 +84,8 @@ class AnswerCache(MeanAnswers):
 
     def _shapes(self) -> dict: # file -> (numpy type, shape)
         N, word = len(self.images), self.dtype.itemsize
-        row = sum(sum(w[:2]) for _, w in zip(self.teachers, self.widths))
-        return {'answers.bin': (f'i{word}', (N, len(self.kept), row)),
-                'means.bin': ('f4', (N, self._row(3))),
+        return {'answers.bin': (f'i{word}', (N, len(self.kept), self._row(2, self.shown))),
+                'means.bin': ('f4', (N, self._row(3, self.meant))),
                 'blocks.bin': ('i8', (-(-N // self.block),))}
 
     def _hold(self) -> None:
@@ -120,7 +142,7 @@ class AnswerCache(MeanAnswers):
         views = dict(averaged=self.averaged[-1], kept=len(self.kept), augment=self.augment,
                      seed=self.seed if self.augment else None, precision=str(self.dtype),
                      images=images_hash(self.images), widths=self.widths)
-        return account(**views) | account_of(self.teachers, self.witness)
+        return account(**views) | account_of(self.teachers, self.witness, self.backbone)
 
     def _checksum(self, block: int) -> int:
         rows = slice(block * self.block, (block + 1) * self.block)
@@ -139,16 +161,16 @@ class AnswerCache(MeanAnswers):
         index = self.asked[block * self.block:(block + 1) * self.block][:4]
         x = to_device(self.images.batch(index), self.device)
         view = view_of(x, to_device(index, self.device), self.seed, -self.kept[0], self.augment)
-        now = [part.float() for said in ask(self.teachers, view, self.dtype) for part in said]
-        kept = [part.float() for said in self.read(index, 0) for part in said]
+        now, kept = ([part.float() for answer in said for part in answer if part.numel()]
+                     for said in (self.ask(self.shown, view), self.read(index, 0)))
         if not all((a - b).abs().max() <= .05 * b.abs().max() + 1e-6 for a, b in zip(now, kept)):
             raise ValueError(f'the answers kept in {self.folder} are not what the teachers say '
                              'now: a transform or the augmentation does something else. Choose '
                              'another folder, or delete it')
 
     def _keep(self, index: Tensor, number: int, said: list[Output]) -> None:
-        row = torch.cat([part.to(self.dtype) for _, o in zip(self.teachers, said) for part in o], 1)
-        self._refuse_bad(index, row := row.cpu(), 2, self.teachers)
+        row = torch.cat([part.to(self.dtype) for o in said for part in o], 1).cpu()
+        self._refuse_bad(index, row, 2, self.shown)
         self.answers[index.numpy(), list(self.kept).index(number)] = row.contiguous().view(
             _INTEGER[self.dtype.itemsize]).numpy()
 
@@ -178,9 +200,10 @@ class Asking:
         seed: int=0,
         batch_size: int=64,  # images asked about at once, by this process
         witness: Witness|None=None, # asked about all images, not at each step
+        backbone: Witness|None=None, # frozen, of the student: asked at each step, as a teacher is
     ):
         self.teachers, self.views, self.device = teachers, views, engine.device
-        self.witness = witness
+        self.witness, self.backbone = witness, backbone
         self.images, self.cached = images.resident(engine.device), views.cache is not None
         self.dtype = HALF.get(engine.mixed_precision, torch.float32)
         # fixed views are the same ones for every seed, so that one cache serves them all
@@ -189,11 +212,11 @@ class Asking:
     def __enter__(self) -> 'Asking':
         "The teachers visit the device as long as they are asked; a cache is filled at once."
         with ExitStack() as visit:
-            extra = [] if self.witness is None else [self.witness]
-            visit.enter_context(placed(self.device, *self.teachers, *extra))
+            more = filter(None, (self.witness, self.backbone))
+            visit.enter_context(placed(self.device, *self.teachers, *more))
             how = dict(views=self.views.count, augment=self.views.augment, seed=self.seed,
                        device=self.device, batch_size=self.batch_size, dtype=self.dtype,
-                       most=LARGEST, witness=self.witness)
+                       most=LARGEST, witness=self.witness, backbone=self.backbone)
             if not self.cached:
                 self.means = MeanAnswers(self.teachers, self.images, **how)
             else:
@@ -206,12 +229,22 @@ class Asking:
     def __exit__(self, *error): return self.visit.__exit__(*error)
 
     @property
+    def all_kept(self) -> bool: # so that a step needs no picture
+        return self.cached and self.backbone is not None
+
+    @property
+    def at_steps(self) -> Unlabelled:
+        "The images of which steps show views, or their numbers alone."
+        return self.images.numbers() if self.all_kept else self.images
+
+    @property
     def widths(self) -> list[int]: # T of D_t
         "How many features each teacher has."
         return [width for _, width, _ in self.means.widths[:len(self.teachers)]]
 
     def view(self, x: Tensor, index_b: Tensor, step: int, epoch: int) -> Tensor: # (B, C, H, W)
         "This step's views of a batch; fixed ones as in the cache."
+        if self.all_kept: return x
         number = -1 - epoch % self.views.fixed if self.views.fixed else step
         return view_of(x, index_b, self.seed, number, self.views.augment)
 
@@ -220,7 +253,7 @@ class Asking:
         whole: Tensor,    # (W B,) numbers of all processes' images, on the CPU
         epoch: int,
     ) -> list[Output]:    # T of logits (B, C_t), features (B, D_t)
-        "What the teachers say about these views, asked now or read from the cache."
-        if not self.cached: return ask(self.teachers, x, self.dtype)
+        "What the teachers say about these views, asked now or read; then the frozen backbone."
+        if not self.cached: return self.means.ask(self.means.shown, x)
         k = epoch % self.views.fixed if self.views.augment else 0
         return self.means.read(shard(whole), k)

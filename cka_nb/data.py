@@ -130,6 +130,12 @@ class Unlabelled(Dataset):
         there.items, there.checked = to_device(self.items, device, pin=False), True
         return there
 
+    def numbers(self) -> 'Unlabelled':
+        "The same images, each as one black pixel: for answers that are kept by an image's number."
+        there = copy.copy(self)
+        there.items, there.workers = torch.zeros(len(self), 1, 1, 1, dtype=torch.uint8), 0
+        return there
+
     def read(self, index: list[int]|Tensor) -> Tensor: # (B, C, H, W), uint8, or finite floats
         "The images at these indices as they are kept; names the first that cannot be used."
         if isinstance(self.items, Tensor):

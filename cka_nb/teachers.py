@@ -39,8 +39,7 @@ class Frozen(nn.Module):
         if isinstance(model, Frozen):
             raise TypeError(f'this is a {type(model).__name__} already: hand in the model itself')
         if not (features is None or isinstance(features, str) or callable(features)):
-            raise TypeError('features must be None, a submodule\'s name or a function, got '
-                            f'{type(features).__name__}')
+            raise TypeError(f'features must be a name or a function, got {type(features).__name__}')
         if transform is not None and not callable(transform):
             raise TypeError('transform must be a function of an image batch')
         self.named = name is not None
@@ -71,8 +70,7 @@ class Frozen(nn.Module):
                     its = x.clone() if x is images else x # a model may change what it is given
                     return self._answer(self._in_dtype(self._wanted(its)))
             except (RuntimeError, IndexError, AttributeError, AssertionError, ValueError) as error:
-                if out_of_memory(error) or repr(self.name) in str(error):
-                    raise
+                if out_of_memory(error) or repr(self.name) in str(error): raise
                 raise ValueError(f'{self.who} cannot read images of shape '
                                  f'{tuple(images.shape)} ({first_line(error)}); give it '
                                  'transform=..., which turns an image batch into what its '
@@ -249,6 +247,10 @@ class Teacher(Frozen):
                              'called: name another one in features=')
         return Output(logits, self._rows(features, f'features={self._place[0]!r}'))
 
+    @property
+    def head(self) -> str|None: # the layer that reads the features, once it is found
+        return self._place[0] if self._place and self._place[1] == 'input' else None
+
     def _check_logits(self, logits) -> None: # of the first images it is asked about
         if not isinstance(logits, Tensor) or logits.ndim != 2: return
         count, who = logits.shape[1], self.who
@@ -278,18 +280,16 @@ class Teacher(Frozen):
             raise ValueError(f'{self.who} has no submodule {name!r}; it has '
                              f'{", ".join([m for m in modules if m][:12])} ...')
         self._place = (name, 'input' if name == head else 'output')
-        if self._place[1] == 'output':
-            modules[name].register_forward_hook(self._kept.output)
-            return
+        if not self.head:
+            modules[name].register_forward_hook(self._kept.output); return
         hook = modules[name].register_forward_pre_hook(self._kept.input, with_kwargs=True)
         logits, again = logits_of(self.model(x)), modules[name](self._kept.value)
         self._kept.value = None
         if not same_logits(again.reshape(logits.shape), logits):
             hook.remove(); self._place = None
-            raise ValueError(f'the head {name!r} of {self.who} does not give the logits '
-                             'again from what it read (it is called twice, or its input is changed '
-                             'afterwards); name a submodule, features="layer4", or give a '
-                             f'function, {self.by_function}')
+            raise ValueError(f'the head {name!r} of {self.who} does not give the logits again from '
+                             'what it read (it is called twice, or its input changes afterwards); '
+                             f'name a submodule, or give a function, {self.by_function}')
 
     def extra_repr(self) -> str:
         return (f'{self.name!r}, {len(self.classes)} classes: '

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
-from .asking import Views, account_of
+from .asking import Views
 from .beliefs import (
     Beliefs, OwnershipEstimator, beliefs_of, believe, estimator_for, estimator_name, evidence_line,
     evidence_of, tensors_of)
-from .cache import Asking
+from .cache import Asking, account_of
 from .calibration import calibrated_since
 from .checkpoints import noting_signals
 from .classes import LabelSpace, check_teachers
@@ -43,7 +43,7 @@ from .steps import RESERVED, bad_rows
 from .student import Student
 from .teachers import Teacher
 from .teaching import eager
-from .witness import Witness, check_witness
+from .witness import Witness, check_witness, frozen_backbone
 
 if TYPE_CHECKING: from matplotlib.figure import Figure
 
@@ -84,7 +84,8 @@ class Amalgamation(Task):
         if hasattr(objective, 'build'):
             objective.build(space, student.head.in_features, asking.widths)
         self.student, self.asking, self.space, self.training = student, asking, space, training
-        self.net, self.networks = _Pupil(student, objective), [student.backbone]
+        self.net = _Pupil(student, objective, asking.backbone is not None)
+        self.networks = [student.backbone] * (asking.backbone is None)
         if not asking.cached: self.networks += [t.model for t in asking.teachers]
         believes = getattr(objective, 'takes_posterior', False)
         self.beliefs = beliefs if believes else beliefs._replace(posterior=None)
@@ -93,6 +94,7 @@ class Amalgamation(Task):
     def inputs(self, batch: Batch) -> tuple:
         x = self.asking.view(batch.x, batch.numbers, batch.step, batch.epoch)
         self.answers = self.asking.answers(x, batch.whole, batch.epoch)
+        if self.asking.backbone: x = self.answers.pop().features # (B, D_s) instead
         owned_bt, posterior_bc = self.beliefs.of(batch.whole, x.device)
         more = {} if posterior_bc is None else {'posterior': posterior_bc}
         return x, [Output(*map(gathered, t)) for t in self.answers], owned_bt, self.space, more
@@ -121,12 +123,12 @@ class Amalgamation(Task):
                     for line in bad_rows(f'the answer of {n}', index_b, *its)]
 
 class _Pupil(nn.Module): # all that is trained; a process's images, and the loss of the whole batch
-    def __init__(self, student, objective):
+    def __init__(self, student, objective, bare: bool=False):
         super().__init__()
-        self.student, self.objective = student, objective
+        self.student, self.objective, self.bare = student, objective, bare
 
-    def forward(self, x, teachers, ownership, space, more):
-        said = Output(*map(gathered, self.student(x)))
+    def forward(self, x, teachers, ownership, space, more): # x: images, or features for the head
+        said = Output(*map(gathered, (self.student.head(x), x) if self.bare else self.student(x)))
         self.said = Output(*(part.detach() for part in said)) # of the last batch, to be looked at
         with one_device('the objective'):
             return self.objective(said, teachers, ownership, space, **more)
@@ -195,11 +197,12 @@ def amalgamate(
         student.tasks = space.tasks()
         if run.finished: return _loaded(run.out, student)
         at_once = max(1, training.batch_size // world_size())
-        with Asking(teachers, images, seen, engine, seed, at_once, witness) as asking:    # ask
+        own = frozen_backbone(student, images.shape)
+        with Asking(teachers, images, seen, engine, seed, at_once, witness, own) as asking: # ask
             beliefs = _beliefs(run, ownership, asking, space, objective)                  # believe
             task = Amalgamation(student, objective, asking, space, beliefs, training, monitor)
             with noting_signals(): # until all is saved
-                history = Trainer(task, asking.images, training, engine).fit(run)         # train
+                history = Trainer(task, asking.at_steps, training, engine).fit(run)       # train
                 run.check_frozen()
                 student.provenance = report | dict(
                     evidence=_evidence(ownership, asking, space)

@@ -20,7 +20,7 @@ from .networks import Kept, find_head, image_shape, logits_of, probe_images
 from .ownership import owners_of
 from .saving import read_config, reading, save_state
 from .scores import check_start, fitted_state, give_state, handed, state_in
-from .student import architecture_in
+from .student import Student, architecture_in
 from .teachers import NEEDED, Frozen
 
 # %% ../nbs/27_witness.ipynb #c7eafc1c
@@ -38,7 +38,8 @@ class Witness(Frozen):
         name: str|None=None,             # for tables; None: the class of the model
     ):
         super().__init__(model, name, features, transform)
-        self._reads, self._kept = None, Kept() # where features are read: 'input' or 'output', of it
+        # where features are read: a layer's output, or of a head its input; "output": the model's
+        self._reads, self._at_head, self._kept = None, False, Kept()
         if input_size is not None: self(probe_images(2, image_shape(input_size)))
 
     @torch.no_grad()
@@ -66,20 +67,24 @@ class Witness(Frozen):
 
     def _find(self, x) -> None: # where its features are, with a hook there
         modules = dict(self.model.named_modules())
-        head = self._head(x) if self.features != 'output' else None
+        head = self._head_in(x) if self.features != 'output' else None
         name = head if self.features is None else self.features
         if name is None or name == 'output' and name not in modules:
             self._reads = 'output'; return self._check_steady(x)
         if name not in modules:
             raise ValueError(f'{self.who} has no submodule {name!r}; it has '
                              f'{", ".join([m for m in modules if m][:12])} ...')
-        self._reads = name
-        if name == head:
+        self._reads, self._at_head = name, name == head
+        if self.head:
             modules[name].register_forward_pre_hook(self._kept.input, with_kwargs=True)
         else: modules[name].register_forward_hook(self._kept.output)
         self._check_steady(x)
 
-    def _head(self, x) -> str|None: # None: there is none
+    @property
+    def head(self) -> str|None: # the layer that reads the features, once it is found
+        return self._reads if self._at_head else None
+
+    def _head_in(self, x) -> str|None: # None: there is none
         answer = self.model(x.clone())
         try: logits = logits_of(answer)
         except TypeError: return None # it gives no logits
@@ -125,6 +130,17 @@ def check_witness(witness) -> None:
     if witness is None or isinstance(witness, Witness): return
     raise TypeError(f'witness must be a cka.Witness, got {type(witness).__name__}: wrap it, '
                     'cka.Witness(model)')
+
+def frozen_backbone(
+    student: Student,
+    shape: tuple[int, int, int], # (C, H, W) of the images
+) -> Witness|None: # None: some of it is trained, or it reads them in a way of its own
+    "A student's backbone of which nothing is trained: it can be asked, and kept, as a witness is."
+    weights, channels = [*student.backbone.parameters()], student.wanted_channels
+    if not weights or any(p.requires_grad for p in weights): return None
+    if channels not in (None, (student.preprocess.size or shape)[0]): return None
+    return Witness(student.backbone, 'output', student.preprocess, name='of the student')
+
 
 # %% ../nbs/27_witness.ipynb #1bc17e79
 def gaussians(

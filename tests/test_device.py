@@ -734,6 +734,20 @@ def test_a_witness_visits_the_card(answers, tmp_path):
         assert kinds_of(made) == {"cpu"}
 
 
+@pytest.mark.parametrize("answers", ["asked", "kept"])
+def test_a_head_alone_is_trained_on_the_card(answers, tmp_path):
+    teachers, _, x = parts()
+    student = cka.Student(teachers[0], cka.LabelSpace(teachers), input_size=(1, 8, 8))
+    student.backbone.requires_grad_(False)
+    before, head = (copy.deepcopy(part.state_dict()) for part in (student.backbone, student.head))
+    cached = dict(fixed_views=2, cache=tmp_path) if answers == "kept" else {}
+    with simulated_card():
+        history = cka.amalgamate(teachers, student, x, epochs=2, batch_size=16, views=1, **cached)
+    assert len(history) == 8 and kinds_of(student, *teachers) == {"cpu"}
+    assert all(torch.equal(v, before[k]) for k, v in student.backbone.state_dict().items())
+    assert not torch.equal(student.head.weight, head["weight"])
+
+
 def test_blocks_of_similarities_are_sixteen_times_larger_on_the_card():
     rows_of = []
 

@@ -10,6 +10,8 @@ import transformers
 from torch import nn
 
 import cka_nb as cka
+from cka_nb.asking import ask, shared_backbones
+from cka_nb.witness import frozen_backbone
 
 SMALL = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
              image_size=32, patch_size=16)
@@ -87,6 +89,46 @@ def test_buffers_count_where_a_description_asks_for_memory(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match="far more weights than its file holds"):
         cka.Witness.load(tmp_path)
+
+
+# a network of so many classes, 0: without a head; whether the headless one gives what heads read
+PUBLIC = {
+    "torchvision": (lambda classes: torchvision.models.resnet18(num_classes=classes or 9), True),
+    "timm": (lambda classes: timm.create_model("resnet10t", num_classes=classes), True),
+    "timm, a transformer": (lambda classes: timm.create_model(
+        "vit_tiny_patch16_224", num_classes=classes, img_size=32, depth=1), True),
+    "timm, a modern convolutional one": (lambda classes: timm.create_model(
+        "convnext_atto", num_classes=classes), True),
+    "Hugging Face": (lambda classes: transformers.ViTForImageClassification(
+        transformers.ViTConfig(num_labels=classes or 9, **SMALL)), True),
+    "DINO": (lambda classes: transformers.Dinov2ForImageClassification(
+        transformers.Dinov2Config(num_labels=classes, **SMALL)) if classes else
+        transformers.Dinov2Model(transformers.Dinov2Config(**SMALL)), False)}
+
+
+@pytest.mark.parametrize("family", PUBLIC)
+def test_heads_on_one_public_network_are_asked_once(family):
+    make, alike = PUBLIC[family]
+    torch.manual_seed(0)
+    nets = [make(classes).eval() for classes in (3, 4, 0)]
+    body = {k.removeprefix("dinov2."): v for k, v in nets[0].state_dict().items()}
+    for net in nets[1:]:
+        for k, v in net.state_dict().items():
+            public = body.get(k.removeprefix("dinov2."))
+            if public is not None and public.shape == v.shape:
+                v.copy_(public)
+    teachers = [cka.Teacher(net, [*names], names) for net, names in zip(nets, ("abc", "defg"))]
+    witness = cka.Witness(nets[2])
+    student = cka.Student(teachers[0], cka.LabelSpace(teachers))
+    networks = [*teachers, witness, frozen_backbone(student.requires_grad_(False), SIZE)]
+    alone = ask(networks, X, traced=True)
+    shared = shared_backbones(networks, X[:1])
+    assert shared == [0, 0, 0 if alike else 2, 0]
+    for (said, traces), (own, its) in zip(ask(networks, X, traced=True, backbones=shared), alone):
+        for a, b in zip((*said, traces), (*own, its)):
+            torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
+    other = cka.Teacher(make(5).eval(), [*"hijkl"], "other")  # another network of the family
+    assert other(X[:1]) and shared_backbones([teachers[0], other], X[:1]) == [0, 1]
 
 
 def two(images=64):
