@@ -35,7 +35,7 @@ from .labels import labelled
 from .loop import Batch, Task, Trainer, Training
 from .networks import Output
 from .objective import (
-    ContrastiveAmalgamation, Objective, check_objective, takes_ownership)
+    Objective, check_objective, takes_ownership, usual_objective)
 from .processes import engine_for, gathered, world_size
 from .runs import Run, check_out, reading_run, shared_settings
 from .saving import fingerprint, load_state
@@ -138,7 +138,7 @@ def amalgamate(
     teachers: list[Teacher], # frozen; their label sets may overlap
     student: Student,        # trained in place, from the weights it comes with
     images,                  # a Dataset or DataLoader; all but an item's image is dropped unseen
-    objective: Objective|None=None, # None: ContrastiveAmalgamation()
+    objective: Objective|None=None, # None: ContrastiveAmalgamation(), of a head its soft targets
     *,
     epochs: int=60,          # passes over the images
     batch_size: int|None=None, # None: the DataLoader's, or 64
@@ -180,7 +180,8 @@ def amalgamate(
     seen = Views(views, augment, fixed_views, cache)
     engine = engine_for(device, mixed_precision, tracker, out) # now each process knows its rank
     check_out(training, of_student=True)
-    objective = ContrastiveAmalgamation() if objective is None else objective
+    own = frozen_backbone(student, images.shape)
+    objective = usual_objective(own is not None) if objective is None else objective
     ownership = estimator_for(ownership, open_world, witness, space, objective)
     settings = shared_settings(training, engine, images) | dict(
         what='amalgamate', classes=space.classes, tasks=space.tasks(), views=views,
@@ -197,7 +198,6 @@ def amalgamate(
         student.tasks = space.tasks()
         if run.finished: return _loaded(run.out, student)
         at_once = max(1, training.batch_size // world_size())
-        own = frozen_backbone(student, images.shape)
         with Asking(teachers, images, seen, engine, seed, at_once, witness, own) as asking: # ask
             beliefs = _beliefs(run, ownership, asking, space, objective)                  # believe
             task = Amalgamation(student, objective, asking, space, beliefs, training, monitor)
