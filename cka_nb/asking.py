@@ -6,7 +6,7 @@
 __all__ = ['ask', 'Views', 'MeanAnswers', 'ask_all']
 
 # %% ../nbs/33_asking.ipynb #6001e670
-import time, warnings
+import itertools, time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .core import check_counts, trusted
@@ -22,11 +23,11 @@ from .data import Unlabelled, numbered_batches, view_of
 from .devices import enough_memory, to_device
 from .files import progress, say
 from .identity import account
-from .networks import Output, fewer, probe_images, same_logits
-from .preprocess import Preprocess
+from .networks import Output, fewer, made_up, same_logits
+from .preprocess import Preprocess, note_size
 from .processes import rank, world_size
 from .teachers import Teacher
-from .witness import Witness
+from .witness import Witness, as_a_student
 
 # %% ../nbs/33_asking.ipynb #29d488df
 def ask(
@@ -57,9 +58,12 @@ def _seen(x: Tensor, traced: bool): # features of a witness: no logits, no trace
 
 def _read(network, answer, traced: bool): # from what another network on its backbone answered
     said, traces = answer if traced else (answer, None)
-    if isinstance(network, Witness): return _seen(said.features, traced)
-    logits = network.model.get_submodule(network.head)(said.features)[:, network.kept]
-    return (Output(logits, said.features), traces) if traced else Output(logits, said.features)
+    x, half = said.features, network.precision is not None
+    if isinstance(network, Witness): return _seen(x, traced)
+    head = network.model.get_submodule(network.head)
+    with torch.autocast(x.device.type, network.precision, enabled=half): # whatever the caller has
+        logits = F.linear(x, head.weight, head.bias)[:, network.kept]
+    return (Output(logits, x), traces) if traced else Output(logits, x)
 
 
 # %% ../nbs/33_asking.ipynb #44294abc
@@ -77,38 +81,41 @@ def asked_in(networks: list[Teacher|Witness], dtype: torch.dtype|None):
 @torch.no_grad()
 def shared_backbones(
     networks: list[Teacher|Witness], # which were asked before, so that their heads are known
-    x: Tensor,   # (B, C, H, W) images to try them with: of made-up ones no two views are alike
-) -> list[int]:  # for each network, the first one on its backbone: itself, if it shares none
+    *images: Tensor, # batches (B, C, H, W) to try them with
+) -> list[int]:      # for each network, the first one on its backbone: itself, if it shares none
     "Which networks are heads on one frozen backbone, so that it is asked once for all."
     found = []
     for i, network in enumerate(networks):
         fits = (k for k in dict.fromkeys(found) if _is_one_backbone(networks[k], network)
-                and _is_one_answer(networks[k], network, x))
+                and all(_is_one_answer(networks[k], network, x) for x in images))
         found.append(next(fits, i))
     return found
 
-def _is_one_answer(first, other, x: Tensor) -> bool:
-    first_said, own = ask([first, other], x)
-    return all(not a.numel() or same_logits(a, b)
-               for a, b in zip(_read(other, first_said, False), own))
+def _is_one_answer(first, other, x: Tensor) -> bool: # features first: they must fit the head
+    (said, traces), (own, its) = ask([first, other], x, traced=True)
+    alike = same_logits(said.features, own.features)
+    if isinstance(other, Witness): return alike
+    return (alike and same_logits(traces, its)
+            and same_logits(_read(other, said, False).logits, own.logits))
 
-def _is_one_backbone(first, other) -> bool: # equal transforms, weights and buffers
-    if not (_has_bare_features(first) and _has_bare_features(other)): return False
-    if isinstance(first, Witness) and isinstance(other, Teacher): return False # it has no traces
-    its, theirs = ([v for k, v in n.model.state_dict().items() if not k.startswith(f'{n.head}.')]
-                   for n in (first, other))
-    return (len(its) == len(theirs) and _is_one_way(first.transform, other.transform)
-            and all(x.dtype == y.dtype and torch.equal(x, y) for x, y in zip(its, theirs)))
+def _is_one_backbone(first, other) -> bool: # equal weights, buffers and transforms
+    if not (_is_bare(first) and _is_bare(other)): return False
+    its, theirs = ([v for k, v in itertools.chain(n.model.named_parameters(),
+                                                  n.model.named_buffers())
+                    if not k.startswith(f'{n.head}.')] for n in (first, other))
+    return (len(its) == len(theirs) and all(map(same_logits, its, theirs))
+            and _is_one_way(first.transform, other.transform))
 
-def _is_one_way(*transforms) -> bool: # of ours the answer tells, since all images have one shape
-    ours = all(t is None or isinstance(t, Preprocess) for t in transforms)
-    return ours or account(how=transforms[0]) == account(how=transforms[1])
+def _is_one_way(first, other) -> bool: # of ours the answers tell
+    if all(t is None or isinstance(t, Preprocess) for t in (first, other)): return True
+    try: return account(how=first) == account(how=other)
+    except ValueError: return first is other # it cannot be told
 
-def _has_bare_features(network) -> bool: # those that its head reads, or all that it gives
-    if isinstance(network, Teacher) and network.head:
-        return isinstance(network.model.get_submodule(network.head), nn.Linear)
-    return isinstance(network, Witness) and (
-        network.head is not None or network.features in (None, 'output'))
+def _is_bare(network) -> bool: # its features are those that its head reads, or all that it gives
+    if isinstance(network, Witness):
+        return network.head is not None or network.features in (None, 'output', as_a_student)
+    head = getattr(network, 'head', None)
+    return bool(head) and type(network.model.get_submodule(head)) is nn.Linear
 
 
 # %% ../nbs/33_asking.ipynb #4dfed2e8
@@ -172,12 +179,12 @@ class MeanAnswers:
 
     def _learn_widths(self) -> list[tuple[int, int, int]]: # of each network C_t, D_t, M_t
         x = self.images.batch([0])
-        for t in self.networks: _note_size(t, x.shape[2:])
+        for t in self.networks: note_size(t, x.shape[2:])
         with torch.no_grad(), enough_memory('asking the teachers', 'Use fewer, or smaller ones'):
             x = to_device(x, self.device)
             asked = ask(self.networks, x, self.dtype, traced=True)
-            made_up = to_device(probe_images(1, x.shape[1:]), self.device)
-            self.backbones = shared_backbones(self.networks, made_up)
+            view = view_of(x, x.new_zeros(1).long(), self.seed, -1, self.augment)
+            self.backbones = shared_backbones(self.networks, *map(made_up, (x, view)))
         return [(o.logits.shape[1], o.features.shape[1], fewer(u).shape[1]) for o, u in asked]
 
     def _hold(self) -> None: # only the sample's means are held in memory
@@ -297,13 +304,6 @@ class MeanAnswers:
                     np.concatenate([m for _, m in held]))
                 held = []
 
-def _note_size(network, size) -> None: # (H, W) of images that it shall be asked about
-    known = getattr(network, 'input_size', None)
-    if not known or tuple(known[1:]) == tuple(size) or network.transform is not None: return
-    if hasattr(network.model, 'preprocess'): return # a student: it scales images itself
-    warnings.warn(f'{network.who} knows images of {known[1]}x{known[2]} pixels, and is '
-                  f'asked about some of {size[0]}x{size[1]}: hand in images of its size, or give '
-                  f'it transform=Preprocess({tuple(known)})')
 
 # %% ../nbs/33_asking.ipynb #a5c1e001
 def ask_all(

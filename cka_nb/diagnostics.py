@@ -22,6 +22,7 @@ from .data import TensorImages, Unlabelled
 from .devices import device_for, placed
 from .information import InformationOwnership
 from .moments import MomentOwnership
+from .networks import Output
 from .open_world import fit_known, known_of
 from .ownership import ClassConditionalOwnership
 from .scores import EnergyOwnership
@@ -271,3 +272,22 @@ def judge_heap(
     elsewhere = what_teachers_say(judged_l, judged_f), place(judged, slice(None))
     return {'estimators': found, 'readers': readings(
         what_teachers_say(l, f)[own_n], labels_n, owner_c, elsewhere)}
+
+# %% ../nbs/36_diagnostics.ipynb #467ce4d2
+def warn_of_collapse(
+    said: Output, # logits (B, C), features (B, D) of a batch
+    step: int,
+    said_already: set,
+) -> None:
+    "Warn, once each, of a student to which all images are alike, or all of one class."
+    if step < 50 or len(said.logits) < 32: return # too early, or too little, to tell
+    spread = said.features.float().var(0, correction=0).sum()
+    alike = spread <= 1e-4 * said.features.float().square().sum(1).mean()
+    one = said.logits.shape[1] > 1 and (said.logits.argmax(1) == said.logits[0].argmax()).all()
+    for what, is_so, text in (
+        ('features', alike, 'the features of all images are alike'),
+        ('class', one and not alike, 'the student gives all images the same class')):
+        if is_so and what not in said_already:
+            said_already.add(what)
+            warnings.warn(f'{text} at step {step}: the objective has collapsed. Try a smaller lr, '
+                          'less weight on alignment and contrast, or more epochs')

@@ -79,16 +79,24 @@ def find_head(
 
 # %% ../nbs/13_networks.ipynb #c191afa2
 def same_logits(
-    a: Tensor, b: Tensor, # of one shape, computed twice
+    a: Tensor, b: Tensor, # computed twice
 ) -> bool:
     "Whether two answers are equal; a GPU may round the last bits otherwise."
-    if a.device.type == 'cpu' or a.dtype != b.dtype: return torch.equal(a, b)
+    if a.shape != b.shape or a.dtype != b.dtype: return False
+    if a.device.type == 'cpu' or not a.numel(): return torch.equal(a, b)
     return bool((a - b).abs().max() <= 64 * torch.finfo(a.dtype).eps * b.abs().max())
 
 # %% ../nbs/13_networks.ipynb #e0588496
 def probe_images(count: int, size: tuple[int, int, int]) -> Tensor: # (count, C, H, W) in [0, 1]
     "Made-up images to try a network with, always the same."
     return torch.rand(count, *size, generator=torch.Generator().manual_seed(0))
+
+def made_up(
+    x: Tensor, # (B, C, H, W)
+) -> Tensor:   # (5, C, H, W)
+    "The first image, and of its shape noise, black, white and grey."
+    noise = to_device(probe_images(1, tuple(x.shape[1:])), x.device).to(x.dtype)
+    return torch.cat([x[:1], noise, *(torch.full_like(noise, v) for v in (0, 1, .5))])
 
 def image_shape(size) -> tuple[int, int, int]: # (C, H, W)
     "Three whole numbers above 0, or `ValueError`."

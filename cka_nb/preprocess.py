@@ -6,7 +6,7 @@
 __all__ = ['Preprocess']
 
 # %% ../nbs/12_preprocess.ipynb #f4289bea
-import math
+import math, warnings
 
 import torch
 import torch.nn.functional as F
@@ -249,3 +249,17 @@ def _does_the_same(wish: 'Preprocess', processor) -> bool: # to soft pictures of
         if theirs.shape != ours.shape: return False
         if ((theirs - ours) * wish.std).abs().max() > 3 / 255: return False
     return True
+
+# %% ../nbs/12_preprocess.ipynb #f05348e6
+def note_size(
+    network,               # a teacher or a witness
+    size: tuple[int, int], # (H, W) of the images
+) -> None:
+    "Warn if a network that scales no image is to be asked about images of another size."
+    known = getattr(network, 'input_size', None)
+    if not known or tuple(known[1:]) == tuple(size) or network.transform is not None: return
+    if hasattr(network.model, 'preprocess'): return # a student: it scales images itself
+    warnings.warn(f'{network.who} knows images of {known[1]}x{known[2]} pixels, and is '
+                  f'asked about some of {size[0]}x{size[1]}: hand in images of its size, or give '
+                  f'it transform=Preprocess({tuple(known)})')
+

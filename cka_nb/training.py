@@ -6,7 +6,7 @@
 __all__ = ['amalgamate', 'plot_history']
 
 # %% ../nbs/41_training.ipynb #c45a3d84
-import io, warnings
+import io
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -27,13 +27,13 @@ from .classes import LabelSpace, check_teachers
 from .core import evaluating, seeded
 from .data import Unlabelled, random_affine
 from .devices import one_device, to_device
-from .diagnostics import summary_of
+from .diagnostics import summary_of, warn_of_collapse
 from .evaluation import check_known, evaluate
 from .files import read_json, say, versions, watched_by, write_json, write_whole
 from .identity import account, in_a_word, settings_of, structure
 from .labels import labelled
 from .loop import Batch, Task, Trainer, Training
-from .networks import Output
+from .networks import Output, check_learns
 from .objective import (
     Objective, check_objective, takes_ownership, usual_objective)
 from .processes import engine_for, gathered, world_size
@@ -46,25 +46,6 @@ from .teaching import eager
 from .witness import Witness, check_witness, frozen_backbone
 
 if TYPE_CHECKING: from matplotlib.figure import Figure
-
-# %% ../nbs/41_training.ipynb #2621f813
-def warn_of_collapse(
-    said: Output, # logits (B, C), features (B, D) of a batch
-    step: int,
-    said_already: set,
-) -> None:
-    "Warn, once each, of a student to which all images are alike, or all of one class."
-    if step < 50 or len(said.logits) < 32: return # too early, or too little, to tell
-    spread = said.features.float().var(0, correction=0).sum()
-    alike = spread <= 1e-4 * said.features.float().square().sum(1).mean()
-    one = said.logits.shape[1] > 1 and (said.logits.argmax(1) == said.logits[0].argmax()).all()
-    for what, is_so, text in (
-        ('features', alike, 'the features of all images are alike'),
-        ('class', one and not alike, 'the student gives all images the same class')):
-        if is_so and what not in said_already:
-            said_already.add(what)
-            warnings.warn(f'{text} at step {step}: the objective has collapsed. Try a smaller lr, '
-                          'less weight on alignment and contrast, or more epochs')
 
 # %% ../nbs/41_training.ipynb #b729f5b8
 class Amalgamation(Task):
@@ -94,7 +75,8 @@ class Amalgamation(Task):
     def inputs(self, batch: Batch) -> tuple:
         x = self.asking.view(batch.x, batch.numbers, batch.step, batch.epoch)
         self.answers = self.asking.answers(x, batch.whole, batch.epoch)
-        if self.asking.backbone: x = self.answers.pop().features # (B, D_s) instead
+        if self.asking.backbone: # (B, D_s) instead
+            x = self.answers.pop().features.to(self.student.head.weight.dtype)
         owned_bt, posterior_bc = self.beliefs.of(batch.whole, x.device)
         more = {} if posterior_bc is None else {'posterior': posterior_bc}
         return x, [Output(*map(gathered, t)) for t in self.answers], owned_bt, self.space, more
@@ -180,7 +162,7 @@ def amalgamate(
     seen = Views(views, augment, fixed_views, cache)
     engine = engine_for(device, mixed_precision, tracker, out) # now each process knows its rank
     check_out(training, of_student=True)
-    own = frozen_backbone(student, images.shape)
+    own = frozen_backbone(student, images.batch([0]))
     objective = usual_objective(own is not None) if objective is None else objective
     ownership = estimator_for(ownership, open_world, witness, space, objective)
     settings = shared_settings(training, engine, images) | dict(
@@ -192,7 +174,7 @@ def amalgamate(
         augment=in_a_word(augment), device=str(engine.device), monitored=monitor is not None,
         backbone=student.architecture or type(student.backbone).__name__)
     frozen = [*teachers, *([witness] if witness else [])]
-    identity = {} if out is None else _identity(settings, teachers, witness, student, augment)
+    identity = {} if out is None else _identity(settings, teachers, witness, own, student, augment)
     with Run(training, engine, images, identity, of_student=True, frozen=frozen,
              objective=objective, ownership=ownership) as run:
         student.tasks = space.tasks()
@@ -225,6 +207,7 @@ def _checked(teachers, student, images, monitor, witness) -> tuple[LabelSpace, U
     if not isinstance(student, Student):
         raise TypeError(f'student must be a cka.Student, got {type(student).__name__}: wrap it, '
                         'cka.Student(backbone, classes)')
+    check_learns(student)
     check_witness(witness)
     space, images = _student_space(teachers, student), Unlabelled(images)
     x = images.batch([0])
@@ -253,12 +236,12 @@ def _student_space(teachers, student: Student) -> LabelSpace: # the union, in th
     return space
 
 # %% ../nbs/41_training.ipynb #bd348208
-def _identity(settings: dict, teachers: list[Teacher], witness, student, augment) -> dict:
+def _identity(settings: dict, teachers: list[Teacher], witness, own, student, augment) -> dict:
     "What a run is compared by: settings, networks, teachers, views."
     # not what a student says of itself, such as where it comes from
     network = structure(nn.ModuleList([student.backbone, student.head, student.preprocess]))
     return (account(**settings, augment=augment, network=network)
-            | account_of(teachers, witness))
+            | account_of(teachers, witness, own))
 
 def _beliefs(run: Run, ownership, asking: Asking, space: LabelSpace, objective) -> Beliefs:
     "Those of an earlier part of the run, or new ones; of an objective that needs none, ones."

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from .classes import LabelSpace
-from .core import check_counts, unit_rows
+from .core import check_counts, evaluating, unit_rows
 from .devices import one_device
 from .information import InformationOwnership, whitening
-from .networks import Kept, find_head, image_shape, logits_of, probe_images
+from .networks import (
+    Kept, features_in, find_head, image_shape, logits_of, probe_images, same_logits)
 from .ownership import owners_of
 from .saving import read_config, reading, save_state
 from .scores import check_start, fitted_state, give_state, handed, state_in
@@ -38,7 +39,7 @@ class Witness(Frozen):
         name: str|None=None,             # for tables; None: the class of the model
     ):
         super().__init__(model, name, features, transform)
-        # where features are read: a layer's output, or of a head its input; "output": the model's
+        # where features are read: a layer's output, or of a head its input; '': the model's output
         self._reads, self._at_head, self._kept = None, False, Kept()
         if input_size is not None: self(probe_images(2, image_shape(input_size)))
 
@@ -59,7 +60,7 @@ class Witness(Frozen):
         if self._reads is None: self._find(x[:1].clone())
         said, kept = self.model(x), self._kept.value
         self._kept.value = None
-        if self._reads == 'output': return self._rows(said, 'the model')
+        if not self._reads: return self._rows(said, 'the model')
         if kept is None:
             raise ValueError(f'submodule {self._reads!r} of {self.who} was not called: name '
                              'another one in features=')
@@ -70,7 +71,7 @@ class Witness(Frozen):
         head = self._head_in(x) if self.features != 'output' else None
         name = head if self.features is None else self.features
         if name is None or name == 'output' and name not in modules:
-            self._reads = 'output'; return self._check_steady(x)
+            self._reads = ''; return self._check_steady(x)
         if name not in modules:
             raise ValueError(f'{self.who} has no submodule {name!r}; it has '
                              f'{", ".join([m for m in modules if m][:12])} ...')
@@ -133,13 +134,20 @@ def check_witness(witness) -> None:
 
 def frozen_backbone(
     student: Student,
-    shape: tuple[int, int, int], # (C, H, W) of the images
-) -> Witness|None: # None: some of it is trained, or it reads them in a way of its own
+    x: Tensor,       # (B, C, H, W) an image or more, to try it with
+) -> Witness|None:   # None: some of it is trained, or it cannot be asked in this way
     "A student's backbone of which nothing is trained: it can be asked, and kept, as a witness is."
-    weights, channels = [*student.backbone.parameters()], student.wanted_channels
+    weights = [*student.backbone.parameters()]
     if not weights or any(p.requires_grad for p in weights): return None
-    if channels not in (None, (student.preprocess.size or shape)[0]): return None
-    return Witness(student.backbone, 'output', student.preprocess, name='of the student')
+    its = Witness(student.backbone, as_a_student, student.preprocess, name='backbone')
+    try:
+        with torch.no_grad(), evaluating(student):
+            return its if same_logits(its(x), student(x).features) else None
+    except ValueError: return None # it is random, or images get other channels first
+
+def as_a_student(model: nn.Module, x: Tensor) -> Tensor:
+    "The features in what a backbone gives, as a student reads them."
+    return features_in(model(x))
 
 
 # %% ../nbs/27_witness.ipynb #1bc17e79

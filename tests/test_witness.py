@@ -1,6 +1,7 @@
 """Witnesses of every family: what is read, saved and loaded, and students that begin as one."""
 
 import json
+import threading
 
 import pytest
 import timm
@@ -10,7 +11,8 @@ import transformers
 from torch import nn
 
 import cka_nb as cka
-from cka_nb.asking import ask, shared_backbones
+from cka_nb.asking import MeanAnswers, ask, shared_backbones
+from cka_nb.data import Unlabelled
 from cka_nb.witness import frozen_backbone
 
 SMALL = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
@@ -120,7 +122,7 @@ def test_heads_on_one_public_network_are_asked_once(family):
     teachers = [cka.Teacher(net, [*names], names) for net, names in zip(nets, ("abc", "defg"))]
     witness = cka.Witness(nets[2])
     student = cka.Student(teachers[0], cka.LabelSpace(teachers))
-    networks = [*teachers, witness, frozen_backbone(student.requires_grad_(False), SIZE)]
+    networks = [*teachers, witness, frozen_backbone(student.requires_grad_(False), X)]
     alone = ask(networks, X, traced=True)
     shared = shared_backbones(networks, X[:1])
     assert shared == [0, 0, 0 if alike else 2, 0]
@@ -129,6 +131,207 @@ def test_heads_on_one_public_network_are_asked_once(family):
             torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
     other = cka.Teacher(make(5).eval(), [*"hijkl"], "other")  # another network of the family
     assert other(X[:1]) and shared_backbones([teachers[0], other], X[:1]) == [0, 1]
+
+
+class Body(nn.Module):
+    """A small network to build on: 1x8x8 -> 6 features."""
+
+    def __init__(self, seed=0):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.layers = nn.Sequential(nn.Conv2d(1, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU())
+
+    def forward(self, x):
+        return self.layers(x).mean((2, 3))
+
+
+class Net(nn.Module):
+    def __init__(self, classes, body=None, read=None, width=6):
+        super().__init__()
+        self.body, self.read = body or Body(), read or Body.forward
+        self.fc = nn.Linear(width, classes)
+
+    def forward(self, x):
+        return self.fc(self.read(self.body, x))
+
+
+def pair(first, other, **how):
+    return [cka.Teacher(net, [*names], names, **how)
+            for net, names in ((first, "ab"), (other, "cde"))]
+
+
+def both(body, x):  # another pooling
+    maps = body.layers(x)
+    return torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], 1)
+
+
+class State(nn.Module):
+    def get_extra_state(self):
+        return {"seen": 1}
+
+    def set_extra_state(self, state):
+        pass
+
+    def forward(self, x):
+        return x
+
+
+class Dimmed:
+    """A transform that tells nothing of its limit."""
+
+    def __init__(self, limit):
+        self.state = limit
+
+    def __call__(self, x):
+        return torch.where(x > self.state, 0 * x, x)
+
+
+class Twice(Net):
+    """It remembers more if it is told to."""
+
+    def __init__(self, classes, also):
+        super().__init__(classes)
+        self.more, self.also = nn.BatchNorm2d(1), also
+        self.more.running_mean += .1
+
+    def forward(self, x):
+        if self.also:
+            self.more(x)
+        return super().forward(x)
+
+
+def holding(lock):
+    def untold(x):
+        with lock:
+            return x * 1.0
+    return untold
+
+
+UNTOLD = holding(threading.Lock())  # no two programs could tell it from another one
+
+
+def stated(seed):
+    body = Body(seed)
+    body.layers = nn.Sequential(State(), *body.layers)
+    return body
+
+
+ALIKE = {  # two teachers, and whether their backbone is one
+    "two heads": (lambda: pair(Net(2), Net(3)), True),
+    "weights of two seeds": (lambda: pair(Net(2), Net(3, Body(1))), False),
+    "a pooling of its own": (lambda: pair(Net(2), Net(3, read=both, width=12)), False),
+    "a head in double precision": (lambda: pair(Net(2), Net(3).double()), False),
+    "both in double precision": (lambda: pair(Net(2).double(), Net(3).double()), True),
+    "a state that is no tensor": (lambda: pair(Net(2, stated(0)), Net(3, stated(0))), True),
+    "such a state, two seeds": (lambda: pair(Net(2, stated(0)), Net(3, stated(1))), False),
+    "one transform that cannot be told": (lambda: pair(Net(2), Net(3), transform=UNTOLD), True),
+    "such a transform, two seeds": (lambda: pair(Net(2), Net(3, Body(1)), transform=UNTOLD), False),
+    "transforms that differ in white": (lambda: [
+        cka.Teacher(Net(2), ["a", "b"], "ab", transform=Dimmed(9.)),
+        cka.Teacher(Net(3), ["c", "d", "e"], "cde", transform=Dimmed(.9999))], False),
+    "other memories": (lambda: pair(Twice(2, True), Twice(3, False)), False),
+    "logits that are cut off": (lambda: [
+        cka.Teacher(Net(2), ["a", "b"], "ab"),
+        cka.Teacher(Net(3), ["c", "d", None], "cd")], True)}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", ALIKE)
+def test_answers_of_a_shared_backbone_are_those_of_each_network(kind, dtype):
+    make, alike = ALIKE[kind]
+    teachers, x = make(), torch.rand(40, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    x[:4] = torch.tensor([0., 1., .5, .99])[:, None, None, None]
+    means = MeanAnswers(teachers, Unlabelled(x), dtype=dtype)
+    assert means.backbones == [0, 0 if alike else 1]
+    asked = means.ask([0, 1], x, traced=True)
+    for (said, traces), (own, its) in zip(asked, ask(teachers, x, dtype, traced=True)):
+        assert said.logits.dtype == own.logits.dtype
+        for a, b in zip((*said, traces), (*own, its)):
+            torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
+    cka.amalgamate(teachers, cka.Student("resnet_small", cka.LabelSpace(teachers), width=4), x,
+                   epochs=1, views=1, device="cpu",
+                   mixed_precision="no" if dtype == torch.float32 else "bf16")
+
+
+def several(body, x):  # answers of which the first is no feature
+    return {"more": body.layers(x).amax((2, 3)), "logits": body.layers(x).mean((2, 3))}
+
+
+class Several(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body, self.fc = Body(5), nn.Linear(6, 5)
+
+    def forward(self, x):
+        its = several(self.body, x)
+        return its | {"logits": self.fc(its["logits"])}
+
+
+class Random(Body):
+    def forward(self, x):
+        return nn.functional.dropout(super().forward(x), .3, True)
+
+
+HEADLESS = {  # a student, and whether its backbone can be asked as a witness is
+    "plain": (lambda space: cka.Student(Body(5), space, features="output"), True),
+    "several answers": (lambda space: cka.Student(Several(), space, input_size=(1, 8, 8)), True),
+    "double precision": (lambda space: cka.Student(Body(5), space, "output").double(), True),
+    "random": (lambda space: cka.Student(Random(5), space, features="output"), False),
+    "channels": (lambda space: cka.Student("resnet_small", space, width=4), False)}
+
+
+@pytest.mark.parametrize("kind", HEADLESS)
+def test_a_head_learns_the_same_from_kept_features(kind, tmp_path):
+    make, kept = HEADLESS[kind]
+    teachers = pair(Net(2), Net(3, Body(1)))
+    x = torch.rand(64, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    learnt = []
+    for cache in (None, tmp_path):
+        torch.manual_seed(7)
+        student = make(cka.LabelSpace(teachers))
+        student.backbone.requires_grad_(False)
+        assert (frozen_backbone(student, x[:1]) is not None) is kept
+        cka.amalgamate(teachers, student, x, epochs=3, fixed_views=2, views=2, device="cpu",
+                       cache=cache)
+        learnt.append(student)
+    if kind != "random":
+        torch.testing.assert_close(learnt[0].head.weight, learnt[1].head.weight,
+                                   atol=1e-4, rtol=1e-3)
+
+
+def test_a_head_is_not_resumed_on_another_backbone(tmp_path):
+    teachers = pair(Net(2), Net(3, Body(1)))
+    x = torch.rand(64, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+    def run(seed, **more):
+        student = cka.Student(Body(seed), cka.LabelSpace(teachers), features="output")
+        student.backbone.requires_grad_(False)
+        return cka.amalgamate(teachers, student, x, epochs=2, views=1, device="cpu", out=tmp_path,
+                              **more)
+    run(5)
+    assert len(run(5, resume=True)) == 2
+    with pytest.raises(ValueError, match=r"backbone\.weights: "):
+        run(6, resume=True)
+
+
+def test_a_student_of_which_nothing_learns_is_refused():
+    teachers, student, x = two()
+    with pytest.raises(ValueError, match=r"all weights of Student are frozen.*requires_grad_"):
+        cka.amalgamate(teachers, student.requires_grad_(False), x, epochs=1, views=1, device="cpu")
+
+
+def test_a_layer_may_be_called_output():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.output = Body(), nn.Linear(6, 4)
+
+        def forward(self, x):
+            return self.output(self.body(x))
+    net, x = Net().eval(), torch.rand(3, 1, 8, 8)
+    witness = cka.Witness(net)
+    torch.testing.assert_close(witness(x), net.body(x))
+    assert witness.head == "output"
 
 
 def two(images=64):
