@@ -55,7 +55,7 @@ def seen(x: Tensor) -> Tensor: # (B, C, H, W)
 
 class _AtHand:
     "The teachers of a step that is timed: what they say comes from a function."
-    cached, teachers = False, []
+    cached, backbone, teachers = False, None, []
     def __init__(self, say: Callable, widths: list[int], device: torch.device):
         self.say, self.widths, self.device = say, widths, device
 

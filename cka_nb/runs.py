@@ -186,14 +186,14 @@ class Run:
         self.engine.wait_for_everyone()
 
     def _find(self, out: Path, made_by: dict) -> None:
-        self.found = self.checkpoints.latest()
-        if self.found:
-            parts, step = self.found[1]['parts'], self.found[1]['step']
-            _note_changes({k: v for k, v in parts[-1].items() if k != 'step'}, made_by)
-            self.checkpoints.noted['parts'] = [*parts, {'step': step, **made_by}]
-        elif (out/'run.json').is_file():
+        if (out/'run.json').is_file(): # it is written last; a kill may have left checkpoints
             _check_finished(out/'run.json', self.identity)
             self.finished = True
+        elif found := self.checkpoints.latest():
+            self.found = found
+            parts, step = found[1]['parts'], found[1]['step']
+            _note_changes({k: v for k, v in parts[-1].items() if k != 'step'}, made_by)
+            self.checkpoints.noted['parts'] = [*parts, {'step': step, **made_by}]
         elif not rank():
             warnings.warn(f'nothing to resume in {out}: the run starts anew')
 

@@ -425,3 +425,27 @@ def test_the_stop_button_of_a_notebook(tmp_path):
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)
+
+
+def test_killed_after_its_last_word_a_run_is_finished(tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    teachers = [cka.Teacher(cka.SmallResNet(2, 1, 4), [*names], names) for names in ("ab", "cd")]
+    images, steps = torch.rand(64, 1, 8, 8), []
+
+    class Counted(cka.ContrastiveAmalgamation):
+        def forward(self, *said, **more):
+            steps.append(1)
+            return super().forward(*said, **more)
+
+    def run():
+        student = cka.Student("resnet_small", cka.LabelSpace(teachers), width=4)
+        return cka.amalgamate(teachers, student, images, Counted(), epochs=3, batch_size=32,
+                              views=1, device="cpu", out=tmp_path, resume=True, save_steps=1)
+
+    def dies(self, *aside):
+        raise KeyboardInterrupt
+    with monkeypatch.context() as broken, pytest.raises(KeyboardInterrupt):
+        broken.setattr("cka_nb.checkpoints.Checkpoints.remove", dies)
+        run()
+    assert (tmp_path / "run.json").is_file() and newest(tmp_path) == 5 and len(steps) == 6
+    assert len(run()) == 6 and len(steps) == 6, "it was finished: no step is taken again"
