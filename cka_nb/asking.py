@@ -65,7 +65,6 @@ def _read(network, answer, traced: bool): # from what another network on its bac
         logits = F.linear(x, head.weight, head.bias)[:, network.kept]
     return (Output(logits, x), traces) if traced else Output(logits, x)
 
-
 # %% ../nbs/33_asking.ipynb #44294abc
 @contextmanager
 def asked_in(networks: list[Teacher|Witness], dtype: torch.dtype|None):
@@ -75,7 +74,6 @@ def asked_in(networks: list[Teacher|Witness], dtype: torch.dtype|None):
     try: yield
     finally:
         for t, its in zip(networks, before): t.precision = its
-
 
 # %% ../nbs/33_asking.ipynb #8067421b
 @torch.no_grad()
@@ -116,7 +114,6 @@ def _is_bare(network) -> bool: # its features are those that its head reads, or 
         return network.head is not None or network.features in (None, 'output', as_a_student)
     head = getattr(network, 'head', None)
     return bool(head) and type(network.model.get_submodule(head)) is nn.Linear
-
 
 # %% ../nbs/33_asking.ipynb #4dfed2e8
 @dataclass(frozen=True)
@@ -303,7 +300,6 @@ class MeanAnswers:
                 yield torch.cat([i for i, _ in held]), *self._parts(
                     np.concatenate([m for _, m in held]))
                 held = []
-
 
 # %% ../nbs/33_asking.ipynb #a5c1e001
 def ask_all(

@@ -47,7 +47,6 @@ def _account_of(who: str, network, **more) -> dict:
                transform=network.transform, features=network.features, **more)
     return account(**{f'{who}.{k}': v for k, v in its.items()})
 
-
 # %% ../nbs/34_cache.ipynb #85652e01
 class AnswerCache(MeanAnswers):
     "Means over views of all images, and answers about K views each, in a folder."

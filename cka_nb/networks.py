@@ -297,4 +297,3 @@ def fewer(
     group = torch.randint(most, (count,), generator=gen)
     sign, group = (to_device(x, traces.device) for x in (sign, group))
     return traces.new_zeros(len(traces), most).index_add(1, group, traces * sign)
-

@@ -227,7 +227,6 @@ class ContrastiveAmalgamation(nn.Module):
                                      self.contrast_temperature, tuple(weights))
         return {name: weight * losses[name] for name, weight in weights.items()}
 
-
 # %% ../nbs/30_objective.ipynb #05fbd705
 def usual_objective(
     head_alone: bool=False, # features are frozen, and the common space would move nothing
@@ -235,4 +234,3 @@ def usual_objective(
     "The objective of a run that names none."
     space = dict(intra=0, inter=0, alignment=0) if head_alone else {}
     return ContrastiveAmalgamation(**space)
-

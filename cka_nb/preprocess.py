@@ -262,4 +262,3 @@ def note_size(
     warnings.warn(f'{network.who} knows images of {known[1]}x{known[2]} pixels, and is '
                   f'asked about some of {size[0]}x{size[1]}: hand in images of its size, or give '
                   f'it transform=Preprocess({tuple(known)})')
-

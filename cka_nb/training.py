@@ -34,8 +34,7 @@ from .identity import account, in_a_word, settings_of, structure
 from .labels import labelled
 from .loop import Batch, Task, Trainer, Training
 from .networks import Output, check_learns
-from .objective import (
-    Objective, check_objective, takes_ownership, usual_objective)
+from .objective import Objective, check_objective, takes_ownership, usual_objective
 from .processes import engine_for, gathered, world_size
 from .runs import Run, check_out, reading_run, shared_settings
 from .saving import fingerprint, load_state
@@ -162,7 +161,7 @@ def amalgamate(
     seen = Views(views, augment, fixed_views, cache)
     engine = engine_for(device, mixed_precision, tracker, out) # now each process knows its rank
     check_out(training, of_student=True)
-    own = frozen_backbone(student, images.batch([0]))
+    with seeded(seed): own = frozen_backbone(student, images.batch([0]))
     objective = usual_objective(own is not None) if objective is None else objective
     ownership = estimator_for(ownership, open_world, witness, space, objective)
     settings = shared_settings(training, engine, images) | dict(

@@ -149,7 +149,6 @@ def as_a_student(model: nn.Module, x: Tensor) -> Tensor:
     "The features in what a backbone gives, as a student reads them."
     return features_in(model(x))
 
-
 # %% ../nbs/27_witness.ipynb #1bc17e79
 def gaussians(
     z: Tensor,      # (N, K)

@@ -291,8 +291,10 @@ def test_a_head_learns_the_same_from_kept_features(kind, tmp_path):
         student = make(cka.LabelSpace(teachers))
         student.backbone.requires_grad_(False)
         assert (frozen_backbone(student, x[:1]) is not None) is kept
+        before = torch.get_rng_state()
         cka.amalgamate(teachers, student, x, epochs=3, fixed_views=2, views=2, device="cpu",
                        cache=cache)
+        assert torch.equal(torch.get_rng_state(), before), "the caller's random state is his own"
         learnt.append(student)
     if kind != "random":
         torch.testing.assert_close(learnt[0].head.weight, learnt[1].head.weight,
