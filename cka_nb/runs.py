@@ -236,6 +236,7 @@ def _moved(made: dict, things: dict) -> dict: # what has another value than befo
 
 def _put_back(moved: dict, things: dict) -> None: # an objective may count its own steps
     for path, value in moved.items():
+        if '.' not in path: continue # the thing itself: what its functions hold
         of, *names, last = path.split('.')
         thing = things.get(of)
         for name in names: thing = getattr(thing, name, None)
