@@ -17,7 +17,8 @@ ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = sorted(path for path in (ROOT / "nbs").glob("*.ipynb") if path.stem != "index")
 # they export nothing
 BARE = ("00_tour", "60_own_teachers", "61_one_gpu", "62_many_gpus",
-        "63_when_things_go_wrong", "69_new_images", "70_results", "71_troubleshooting")
+        "63_when_things_go_wrong", "64_results", "67_new_images", "68_owners_found",
+        "69_odd_heaps", "71_troubleshooting")
 NUMBER = {path.stem[3:]: int(path.stem[:2]) for path in CHAPTERS if path.stem[:2].isdigit()}
 
 

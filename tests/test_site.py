@@ -37,7 +37,7 @@ LIKE_ANOTHER = {*SOURCES} - {"_modules/cka_nb/data"}  # one template and one set
 SOME = {f"_modules/cka_nb/{name}" for name in ("benchmark", "data", "options")}
 # where colours are judged, in both schemes, which takes most of a page's time; the others have no
 # kind of text that these have not; on every page with `--flags slow`
-COLOURS = {"index", "00_tour", "62_many_gpus", "70_results", "genindex", "search",
+COLOURS = {"index", "00_tour", "62_many_gpus", "64_results", "genindex", "search",
            "_modules/index", "_modules/cka_nb/data"}
 BROWSERS = ["chromium", "chromium-browser", "google-chrome", "chrome"]
 AXE = {"preload": False, "resultTypes": ["violations"]}
