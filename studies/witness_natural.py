@@ -102,7 +102,7 @@ def by_names(public, features, labels, classes):
     named = torch.tensor([bool(k) for k in its])[labels]
     right = (score.argmax(1) == labels).float()
     return {"named": sum(map(bool, its)), "joint": float(right.mean()),
-            "of_named": float(right[named].mean()) if any(its) else None}
+            "of_named": float(right[named].mean()) if any(its) else 0.}
 
 
 def of_seed(name, seed):

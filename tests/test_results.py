@@ -80,7 +80,7 @@ def test_a_result_follows_from_what_each_seed_got_right(name):
     assert result["gap_closed"] == pytest.approx(gap_closed(result["rows"]), abs=1e-12)
 
 
-# seeds that were not trained to the end; chapter 69 says so
+# seeds that were not trained to the end; chapter 67 says so
 UNFINISHED = {"cifar20_new": [0, 1], "cifar20_taught": [0, 1], "cifar20_skewed": [0]}
 # rows that are added to the results setting by setting
 LATER = {"kd_owned_information", "kd_owned_noisy", "cka_information", "cka_open"}
