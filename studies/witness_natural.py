@@ -101,8 +101,10 @@ def by_names(public, features, labels, classes):
                          for k in its], 1)
     named = torch.tensor([bool(k) for k in its])[labels]
     right = (score.argmax(1) == labels).float()
+    if not named.any():
+        return {"named": 0}
     return {"named": sum(map(bool, its)), "joint": float(right.mean()),
-            "of_named": float(right[named].mean()) if any(its) else 0.}
+            "of_named": float(right[named].mean())}
 
 
 def of_seed(name, seed):
@@ -169,7 +171,8 @@ def of_seed(name, seed):
 def told(per_seed):
     "What the result says of a setting: each row with the decay that held-out images choose."
     of = lambda row, what: [one[row][what] for one in per_seed]
-    rows = {row: spread(of(row, "joint")) for row in ("concatenated", "own head")}
+    rows = {row: spread(of(row, "joint")) for row in ("concatenated", "own head")
+            if "joint" in per_seed[0][row]} # it has no class of these names
     for row in dict.fromkeys(k.split(", decay")[0] for k in per_seed[0] if ", decay" in k):
         trials = {d: sum(of(f"{row}, decay {d}", "held_out")) / len(per_seed) for d in DECAYS}
         best = max(trials, key=trials.get)
@@ -191,7 +194,8 @@ def main(names):
         per_seed = {name: [done[f"{name}:{seed}"] for seed in SEEDS if f"{name}:{seed}" in done]
                     for name in settings()}
         write_json(OUT, {
-            "what": __doc__.splitlines()[0], "seeds": [*SEEDS], "device": "cpu",
+            "what": __doc__.splitlines()[0], "device": "cpu",
+            "seeds": sorted({int(k.split(":")[1]) for k in done}),
             "command": "python studies/witness_natural.py", "versions": versions(),
             "threads": torch.get_num_threads(), "per_seed": done,
             "settings": {name: told(its) for name, its in per_seed.items() if its}})

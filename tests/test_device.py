@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Subset, TensorDataset
 
 import cka_nb as cka
 from cka_nb import baselines, core, data, devices, training
-from cka_nb.asking import MeanAnswers
+from cka_nb.asking import MeanAnswers, shared_backbones
 from cka_nb.contrast import in_blocks
 
 pytestmark = pytest.mark.skipif(bool(skip_reason()), reason=str(skip_reason()))
@@ -746,6 +746,19 @@ def test_a_head_alone_is_trained_on_the_card(answers, tmp_path):
     assert len(history) == 8 and kinds_of(student, *teachers) == {"cpu"}
     assert all(torch.equal(v, before[k]) for k, v in student.backbone.state_dict().items())
     assert not torch.equal(student.head.weight, head["weight"])
+
+
+def test_weights_that_differ_in_the_last_bit_are_no_shared_backbone_on_the_card():
+    teachers, _, x = parts()
+    first, other = (cka.Teacher(teachers[0].model, [*names], names) for names in ("abc", "def"))
+    with torch.no_grad():
+        weight = other.model[0].weight
+        weight[0, 0, 0, 0] = weight[0, 0, 0, 0].nextafter(torch.tensor(9.))
+    with simulated_card():
+        there = [t.to("cuda") for t in (first, first, other)]
+        for t in there:
+            t(x[:2].to("cuda"))
+        assert shared_backbones(there, x[:2].to("cuda")) == [0, 0, 2]
 
 
 def test_blocks_of_similarities_are_sixteen_times_larger_on_the_card():

