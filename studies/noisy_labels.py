@@ -19,8 +19,8 @@ from cka_nb.core import seeded
 from cka_nb.data import Unlabelled, epoch_order, random_crop_flip, uniform, view_of
 from cka_nb.evaluation import answers_of, scores
 from cka_nb.files import versions, write_json
+from cka_nb.information import InformationOwnership
 from cka_nb.loop import one_cycle
-from cka_nb.moments import MomentOwnership
 from cka_nb.ownership import balancing
 from cka_nb.settings import TRIAL_SETTINGS, make_student, make_teachers
 from cka_nb.soft_targets import concatenated, mixture
@@ -137,7 +137,7 @@ def beliefs_of(teachers, space, train, seed):
     place = torch.tensor([space.classes.index(c) for c in train.classes])[train.labels]
     answers = logits, *_ = ask_all(teachers, Unlabelled(train.images), "cpu", 64, 8,
                                    SETTING.augment, seed)
-    ownership = MomentOwnership(space)
+    ownership = InformationOwnership(space)
     ownership.fit(*answers)
     knows = torch.zeros(len(teachers), len(space.classes))
     for row, columns in zip(knows, space.columns):

@@ -27,6 +27,7 @@ from cka_nb.core import unit_rows
 from cka_nb.data import Unlabelled
 from cka_nb.evaluation import calibration_error, evaluate
 from cka_nb.files import versions, write_json
+from cka_nb.information import InformationOwnership
 from cka_nb.moments import MomentOwnership
 from cka_nb.ownership import ClassConditionalOwnership, balancing
 from cka_nb.scores import EnergyOwnership, energy
@@ -117,6 +118,8 @@ def estimators(space):
                          MomentOwnership(space, Undecided(space))),
         "moments": ("what teachers remember, from the class-conditional belief",
                     MomentOwnership(space)),
+        "information": ("sure of each image and of all classes, from moments: the default",
+                        InformationOwnership(space)),
     }
 
 
