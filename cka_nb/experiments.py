@@ -201,16 +201,17 @@ def _sweep(name: str, steps: int) -> Experiment: # few images, and the number of
 def _ablation(name: str, setting: Setting) -> Experiment:
     make = (OBJECTIVES if name in SETTINGS else NATURAL_OBJECTIVES)['cka']
     rows = {row: partial(without, make, row) for row in PARTS}
-    its = 'information' if name == 'digits' else 'moments' # as in the setting's own experiment
+    its = 'moments' if name in NATURAL_SETTINGS else 'information'
+    end = '_information' * (its == 'information' and name != 'digits') # `_own` names it so
     return Experiment(setting, _owned(rows, its), range(setting.seeds), 'ablation', _parts_of,
                       'CKA with one part removed', name, minutes=setting.minutes,
-                      same={'cka': 'cka', 'without common space': 'kd_owned'})
+                      same={'cka': f'cka{end}', 'without common space': f'kd_owned{end}'})
 
 def _tuning(name: str, setting: Setting, rows: dict, seeds: range, minutes: int) -> Experiment:
-    return Experiment(setting, _owned(rows, 'moments'), seeds, f'{name}_tuning', _trials_of,
+    return Experiment(setting, _owned(rows, 'information'), seeds, f'{name}_tuning', _trials_of,
                       f'{len(rows)} trials on held-out images', judge='held_out', minutes=minutes)
 
-_views = {str(k or 'fresh'): dict(fixed_views=k, ownership='moments') for k in (0, 1, 4, 16)}
+_views = {str(k or 'fresh'): dict(fixed_views=k, ownership='information') for k in (0, 1, 4, 16)}
 
 EXPERIMENTS = {
     **{name: _own(name, s) for name, s in (SETTINGS | NATURAL_SETTINGS | LARGE_SETTINGS).items()},
