@@ -16,9 +16,9 @@ from readme import PICTURES, readme
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = sorted(path for path in (ROOT / "nbs").glob("*.ipynb") if path.stem != "index")
 # they export nothing
-BARE = ("00_tour", "60_own_teachers", "61_one_gpu", "62_many_gpus",
-        "63_when_things_go_wrong", "64_results", "67_new_images", "68_owners_found",
-        "69_odd_heaps", "71_troubleshooting")
+BARE = ("00_tour", "59_method", "60_own_teachers", "61_one_gpu", "62_many_gpus",
+        "63_when_things_go_wrong", "64_results", "65_estimators", "66_contrast_measured",
+        "67_new_images", "68_owners_found", "69_odd_heaps", "71_troubleshooting", "72_glossary")
 NUMBER = {path.stem[3:]: int(path.stem[:2]) for path in CHAPTERS if path.stem[:2].isdigit()}
 
 
@@ -65,6 +65,38 @@ def test_notebooks_are_clean(fresh):
 def test_stored_outputs_do_not_say_on_which_machine_they_were_made(path):
     found = re.search(r"/[^ \"]{0,99}/cka_nb/\w+\.py", path.read_text(encoding="utf-8"))
     assert not found, f"{found[0]}: catch the warning, then `make notebooks`"
+
+
+def markdown(stem):
+    """All text of a chapter."""
+    cells = read_nb(ROOT / "nbs" / f"{stem}.ipynb").cells
+    return "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+
+
+def test_every_chapter_stands_in_one_part_of_the_book():
+    listed = re.findall(r"^\* \[.+?\]\((\w+)\.ipynb\): .", markdown("index"), re.M)
+    assert sorted(listed) == [path.stem for path in CHAPTERS]
+    assert len(re.findall(r"^### ", markdown("index"), re.M)) == 9
+
+
+def test_the_glossary_leads_to_chapters_that_use_its_words():
+    terms = re.findall(r"^\| ([^\[|]+) \| .+ \| \[(.+)\]\((\w+)\.ipynb\) \|$",
+                       markdown("72_glossary"), re.M)
+    assert len(terms) > 30 and [term.lower() for term, *_ in terms] == sorted(
+        term.lower() for term, *_ in terms)
+    for term, title, stem in terms:
+        text = markdown(stem)
+        assert text.startswith(f"# {title}\n"), (term, title)
+        assert term.lower() in text.lower().replace("_", " "), (term, stem)
+
+
+def test_papers_that_chapters_cite_are_in_the_references():
+    listed = dict(re.findall(r"^\| \[.+?\]\((https:\S+)\) \| (.+) \|$",
+                             markdown("72_glossary"), re.M))
+    paper = r"https://(?:arxiv\.org/abs|doi\.org|www\.jmlr\.org)/[^\s)\"]+"
+    for path in CHAPTERS[:-1]:
+        for address in re.findall(paper, markdown(path.stem)):
+            assert f"({path.name})" in listed[address], (path.stem, address)
 
 
 def test_readme_is_what_the_index_says():

@@ -27,6 +27,8 @@ import cka_nb
 
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = sorted(path.stem for path in (ROOT / "nbs").glob("*.ipynb"))
+ORDER = [*dict.fromkeys(re.findall(  # in which they are read: as the parts of the book list them
+    r"\* \[[^]]+\]\((\w+)\.ipynb\): ", (ROOT / "nbs" / "index.ipynb").read_text("utf-8")))]
 MODULES = sorted(path.stem for path in (ROOT / "cka_nb").glob("[a-z]*.py"))
 # a module that lists no name has no entries, and so no page of its source
 SOURCES = [f"_modules/cka_nb/{name}" for name in MODULES
@@ -265,15 +267,15 @@ def test_entries_say_what_the_code_says(stem, folder):
 
 @pytest.mark.parametrize("stem", [stem for stem in CHAPTERS if stem != "index"])
 def test_what_a_chapter_page_offers(stem, folder):
-    soup, place = soup_of(folder, stem), CHAPTERS.index(stem)
+    soup, place = soup_of(folder, stem), ORDER.index(stem)
     notebook = f"nbs/{stem}.ipynb"
     on_colab = f"a[href^='https://colab.research.google.com/'][href$='/{notebook}']"
     assert len(soup.select(on_colab)) == (1 if settings()["package"]["repository"] else 0)
     assert soup.select_one(f"a[href='_sources/{stem}.ipynb']"), "no download"
     assert soup.select_one("button.theme-switch-button"), "no dark mode"
     assert cka_nb.__version__ in soup.title.text
-    assert soup.select_one(f"a.right-next[href='{CHAPTERS[place + 1]}.html']") or (
-        CHAPTERS[place + 1] == "index")
+    following = [*ORDER[1:], "genindex"][place]
+    assert soup.select_one(f"a.right-next[href='{following}.html']") or following == "genindex"
     assert soup.select_one("a.left-prev")
     for picture in soup.select("article .cell_output img"):
         assert picture.find_parent("figure").find("figcaption").text.strip(), "no caption"

@@ -14,7 +14,7 @@ from readme import PROCESSORS
 from sphinx.util.nodes import make_refnode
 
 CAPTION = re.compile(r"\*Figure: (.+?)\*\s*(?=\n\n|$)", re.S)  # opens the cell after the figure's
-TOCTREE = "```{toctree}\n:hidden:\n:glob:\n\n[0-9]*\nIndex of names <genindex>\n```"
+PART = re.compile(r"^### (.+)\n((?:(?!#).*\n?)+)", re.M)  # of the book, in the index
 FIELD = re.compile(r"^ +(\w+): ([^#\n=]+?)(?:=[^#\n]+?)? *# (.+)$", re.M)  # of a plain record
 MARKUP = re.compile(r"([*<_$])(?=[^`]*(?:`[^`]*`[^`]*)*$)")  # outside of backticks
 
@@ -53,6 +53,14 @@ def entry(node, obj, source, owner="", fence="::::"):
     return "\n\n".join([header, doc, "\n".join(lines), *inner, fence])
 
 
+def toctrees(contents):
+    """The parts of the book, as its contents list them, and the index of names after the last."""
+    lists = [["```{toctree}", ":hidden:", f":caption: {name}", "",
+              *re.findall(r"\]\((\w+)\.ipynb\)", part)] for name, part in PART.findall(contents)]
+    lists[-1].append("Index of names <genindex>")
+    return "\n\n".join("\n".join([*lines, "```"]) for lines in lists)
+
+
 def read_notebook(app, docname, content):
     """`source-read`: what nbdev's directives say, put as MyST-NB understands it."""
     nb = NBProcessor(nb=dict2nb(json.loads(content[0])), procs=PROCESSORS, process=True).nb
@@ -86,7 +94,7 @@ def read_notebook(app, docname, content):
             cells.append(mk_cell(text, "markdown"))
         cell.metadata["mystnb"] = shown
     if docname == app.config.root_doc:
-        cells.append(mk_cell(TOCTREE, "markdown"))
+        cells.append(mk_cell(toctrees("\n".join(cell.source for cell in cells)), "markdown"))
     nb.cells = [cell for cell in cells if cell.source]
     content[0] = nb2str(nb)
 

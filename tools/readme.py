@@ -13,12 +13,18 @@ from nbdev.processors import clean_magics, filter_stream_, hide_, hide_line, str
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURES = "README_files"
+CONTENTS = re.compile(r"^### (.+)\n\n.+\n\n((?:\* .+\n)+)\n*", re.M)  # a part of the book
 PROCESSORS = [hide_, hide_line, filter_stream_, clean_magics, strip_ansi]
 
 
 def from_root(match):
     """A link relative to nbs/, made relative to the README's folder."""
     return match[1] + posixpath.normpath("nbs/" + match[2])
+
+
+def in_brief(part):
+    """A part of the book in one line; the site's front page says what each chapter is about."""
+    return f"* {part[1]}: {', '.join(re.findall(r'^[*] (.+?[)]):', part[2], re.M))}\n"
 
 
 def readme(index=ROOT / "nbs" / "index.ipynb"):
@@ -38,6 +44,7 @@ def readme(index=ROOT / "nbs" / "index.ipynb"):
         return f"![{directives[int(match[2])].get('fig-alt', '')}]({match[1]})"
 
     text = re.sub(rf"!\[\w+\]\(({PICTURES}/output_(\d+)_\d+\.\w+)\)", with_alt, text)
+    text = CONTENTS.sub(in_brief, text)
     text = re.sub(r"\n(\s*\n){2,}", "\n\n", text)  # one empty line is enough
     return text.strip() + "\n", resources["outputs"]
 
