@@ -22,6 +22,7 @@ extensions = ["myst_nb", "sphinx.ext.mathjax", "sphinx.ext.viewcode", "nbdev_sph
 
 nb_execution_mode = "off"  # outputs are stored in the notebooks, and checked
 nb_merge_streams = True
+nb_render_markdown_format = "myst"  # tables that a cell makes are tables
 myst_enable_extensions = ["alert", "colon_fence", "dollarmath", "fieldlist"]
 myst_heading_anchors = 3
 numfig = True

@@ -173,9 +173,13 @@ def test_readme_counts_the_settings_that_have_the_default():
     there = [name for name in HEAP_SETTINGS if (RESULTS / f"{name}.json").is_file()]
     has = [name for name in there
            if any(row["name"] == "cka_information" for row in stored_result(name)["rows"])]
-    said = re.search(r"In all (\d+) settings measured so far \(of (\d+)\)",
+    said = re.search(r"In all (\d+) settings measured so far \(of (\d+)\) the student is better .+ "
+                     r"in (\d+) of them the whole interval",
                      (RESULTS.parent / "README.md").read_text())
-    assert [int(n) for n in said.groups()] == [len(has), len(HEAP_SETTINGS)]
+    gains = [compare(stored_result(name)["rows"], "cka_information", "kd") for name in has]
+    assert all(c["difference"]["mean"] > 0 for c in gains)
+    above = [c for c in gains if c["interval"][0] > 0]
+    assert [int(n) for n in said.groups()] == [len(has), len(HEAP_SETTINGS), len(above)]
 
 
 def test_every_setting_and_every_table_has_a_result():

@@ -228,6 +228,13 @@ def test_links_and_anchors(folder):
     assert links and not broken
 
 
+def test_what_a_cell_writes_as_a_table_is_one(folder):
+    assert soup_of(folder, "index").select_one("article table"), "the front page's results"
+    for stem in CHAPTERS:
+        for text in soup_of(folder, stem).select("article p"):
+            assert not re.search(r"\|\s*:?-{3,}:?\s*\|", text.text), f"{stem}: {text.text[:200]}"
+
+
 def parameters(function):
     if getattr(function, "_is_protocol", False):
         return []  # nobody makes one
