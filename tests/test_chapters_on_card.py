@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(bool(skip_reason()), reason=str(skip_reason()))
 
 
 @pytest.mark.parametrize("path", [
-    pytest.param(path, id=path.stem, marks=[] if path.stem == "40_teaching" else pytest.mark.slow)
+    pytest.param(path, id=path.stem, marks=[] if path.stem == "38_loop" else pytest.mark.slow)
     for path in CHAPTERS])
 def test_chapter_runs_on_the_card(path, tmp_path):
     command = [sys.executable, Path(__file__).with_name("chapter_on_card.py"), path]
