@@ -174,7 +174,7 @@ def test_readme_counts_the_settings_that_have_the_default():
     has = [name for name in there
            if any(row["name"] == "cka_information" for row in stored_result(name)["rows"])]
     said = re.search(r"In all (\d+) settings measured so far \(of (\d+)\) the student is better .+ "
-                     r"in (\d+) of them the whole interval",
+                     r"in (\d+) of them the whole 95 % interval is above zero",
                      (RESULTS.parent / "README.md").read_text())
     gains = [compare(stored_result(name)["rows"], "cka_information", "kd") for name in has]
     assert all(c["difference"]["mean"] > 0 for c in gains)
