@@ -10,11 +10,10 @@ from docutils import nodes
 from fastcore.docments import docments
 from fastcore.nbio import dict2nb, mk_cell, nb2str
 from nbdev.process import NBProcessor
-from readme import PROCESSORS
+from readme import CONTENTS, PROCESSORS
 from sphinx.util.nodes import make_refnode
 
 CAPTION = re.compile(r"\*Figure: (.+?)\*\s*(?=\n\n|$)", re.S)  # opens the cell after the figure's
-PART = re.compile(r"^### (.+)\n((?:(?!#).*\n?)+)", re.M)  # of the book, in the index
 FIELD = re.compile(r"^ +(\w+): ([^#\n=]+?)(?:=[^#\n]+?)? *# (.+)$", re.M)  # of a plain record
 MARKUP = re.compile(r"([*<_$])(?=[^`]*(?:`[^`]*`[^`]*)*$)")  # outside of backticks
 
@@ -56,7 +55,7 @@ def entry(node, obj, source, owner="", fence="::::"):
 def toctrees(contents):
     """The parts of the book, as its contents list them, and the index of names after the last."""
     lists = [["```{toctree}", ":hidden:", f":caption: {name}", "",
-              *re.findall(r"\]\((\w+)\.ipynb\)", part)] for name, part in PART.findall(contents)]
+              *re.findall(r"\]\((\w+)\.ipynb\)", its)] for name, its in CONTENTS.findall(contents)]
     lists[-1].append("Index of names <genindex>")
     return "\n\n".join("\n".join([*lines, "```"]) for lines in lists)
 
@@ -94,7 +93,7 @@ def read_notebook(app, docname, content):
             cells.append(mk_cell(text, "markdown"))
         cell.metadata["mystnb"] = shown
     if docname == app.config.root_doc:
-        cells.append(mk_cell(toctrees("\n".join(cell.source for cell in cells)), "markdown"))
+        cells.append(mk_cell(toctrees("\n\n".join(cell.source for cell in cells)), "markdown"))
     nb.cells = [cell for cell in cells if cell.source]
     content[0] = nb2str(nb)
 

@@ -13,7 +13,7 @@ from nbdev.processors import clean_magics, filter_stream_, hide_, hide_line, str
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURES = "README_files"
-CONTENTS = re.compile(r"^### (.+)\n\n.+\n\n((?:\* .+\n)+)\n*", re.M)  # a part of the book
+CONTENTS = re.compile(r"^### (.+)\n\n.+\n\n((?:\* .+\n)+)(?:\n(?=### ))?", re.M)  # a part
 PROCESSORS = [hide_, hide_line, filter_stream_, clean_magics, strip_ansi]
 
 
