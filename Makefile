@@ -10,8 +10,11 @@ SITE ?= build/site
 
 BIN := .venv/bin
 PIP := -m pip --quiet --disable-pip-version-check
-# Python compiles a module when it is first imported; most of those installed never are
+# Python compiles a module when it is first imported; most of those installed never are.
+# Images of containers often forbid it to keep what it compiled: PyTorch would then be compiled
+# in every process, which takes three times as long as to import it.
 INSTALL := $(PIP) install --no-compile
+unexport PYTHONDONTWRITEBYTECODE
 METADATA := settings.ini setup.py pyproject.toml
 
 .PHONY: help setup hooks demo test environments export notebooks readme docs preview dist chromium clean
