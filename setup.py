@@ -19,7 +19,7 @@ setup(
     python_requires=">=" + package["min_python"],
     packages=[package["lib_path"], "cka_nb.results"],
     package_dir={"cka_nb.results": "results"},  # the committed results travel with the wheel
-    package_data={package["lib_path"]: ["py.typed"], "cka_nb.results": ["*.json"]},
+    package_data={package["lib_path"]: ["py.typed", "*.mplstyle"], "cka_nb.results": ["*.json"]},
     install_requires=package["requirements"].split(),
     extras_require={name: needs.split() for name, needs in config["extras"].items()},
     entry_points={"console_scripts": [package["console_script"]]},

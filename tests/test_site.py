@@ -1,6 +1,7 @@
 """The built site in a real browser: every page, light and dark, wide and narrow."""
 
 import ast
+import base64
 import functools
 import http.server
 import importlib
@@ -21,6 +22,7 @@ from axe_playwright_python.sync_playwright import Axe
 from bs4 import BeautifulSoup
 from colab import settings
 from filelock import FileLock
+from PIL import Image
 from playwright.sync_api import sync_playwright
 
 import cka_nb
@@ -336,6 +338,42 @@ def test_search_finds_every_exported_name(visit):
             found = page.locator(f"#search-results a[href*='{chapter[module]}.html{anchor}']")
             found.first.wait_for(state="attached", timeout=10_000)
     assert not page.faults
+
+
+def luminance(colour):
+    """Relative luminance of red, green and blue from 0 to 255, as WCAG defines it."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4
+              for c in (part / 255 for part in colour)]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_figures_stand_out_in_both_schemes(browser, base, tmp_path):
+    import matplotlib.pyplot as plt
+    with plt.style.context("cka_nb.house"):
+        cycle = plt.rcParams["axes.prop_cycle"].by_key()["color"]
+        figure, ax = plt.subplots(figsize=(3.4, 2))
+        for place, colour in enumerate(["black", "0.5", *cycle]):
+            ax.add_patch(plt.Rectangle((place, 0), 1, 1, color=colour))
+        ax.set(xlim=(0, len(cycle) + 2), ylim=(0, 1))
+        ax.axis("off")
+        figure.savefig(tmp_path / "colours.png", dpi=100)
+        plt.close(figure)
+    picture = base64.b64encode((tmp_path / "colours.png").read_bytes()).decode()
+    for scheme in ("light", "dark"):
+        context = browser.new_context(color_scheme=scheme, device_scale_factor=1)
+        page = opened(context.new_page(), base, "59_method")
+        drawn = page.locator(".cell_output img.drawn").first
+        drawn.evaluate("(image, its) => { image.src = 'data:image/png;base64,' + its; }", picture)
+        drawn.screenshot(path=tmp_path / f"{scheme}.png")
+        page_colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        shown = Image.open(tmp_path / f"{scheme}.png").convert("RGB")
+        around = shown.getpixel((1, 1))
+        assert around == tuple(map(int, re.findall(r"\d+", page_colour)[:3])), "a slab"
+        for place in range(len(cycle) + 2):
+            at = int(shown.width * (place + 0.5) / (len(cycle) + 2)), shown.height // 2
+            light, dark = sorted(map(luminance, (shown.getpixel(at), around)))[::-1]
+            assert (light + 0.05) / (dark + 0.05) >= 3, (scheme, place, shown.getpixel(at))
+        context.close()
 
 
 def test_report_of_a_run_opens_offline(browser, tmp_path):

@@ -1,7 +1,9 @@
 """Sphinx extension: notebooks are read as nbdev reads them, with an API entry for each export."""
 
 import ast
+import base64
 import importlib
+import io
 import json
 import re
 from dataclasses import is_dataclass
@@ -10,6 +12,7 @@ from docutils import nodes
 from fastcore.docments import docments
 from fastcore.nbio import dict2nb, mk_cell, nb2str
 from nbdev.process import NBProcessor
+from PIL import Image
 from readme import CONTENTS, PROCESSORS
 from sphinx.util.nodes import make_refnode
 
@@ -60,6 +63,12 @@ def toctrees(contents):
     return "\n\n".join("\n".join([*lines, "```"]) for lines in lists)
 
 
+def shown_width(picture):
+    """The width of a stored PNG in pixels of a page, 96 to the inch: text has its size."""
+    image = Image.open(io.BytesIO(base64.b64decode(picture)))
+    return f"{round(96 * image.width / image.info['dpi'][0])}px"
+
+
 def read_notebook(app, docname, content):
     """`source-read`: what nbdev's directives say, put as MyST-NB understands it."""
     nb = NBProcessor(nb=dict2nb(json.loads(content[0])), procs=PROCESSORS, process=True).nb
@@ -83,8 +92,11 @@ def read_notebook(app, docname, content):
         tags = {"echo": "remove-input", "export": "hide-input", "exporti": "hide-input",
                 "code-fold": "hide-cell"}
         cell.metadata["tags"] = [tag for name, tag in tags.items() if name in directives]
-        if any("image/png" in out.get("data", {}) for out in cell.outputs):
-            shown["image"] = {"alt": directives.get("fig-alt", "")}
+        if pictures := [out["data"]["image/png"] for out in cell.outputs
+                        if "image/png" in out.get("data", {})]:
+            shown["image"] = {"alt": directives.get("fig-alt", ""),
+                              "width": shown_width(pictures[0]),
+                              "classes": "photographs" if "photographs" in directives else "drawn"}
             if caption := CAPTION.match(after.source):
                 shown["figure"] = {"caption": caption[1]}
                 after.source = after.source[caption.end():].strip()
