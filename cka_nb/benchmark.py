@@ -261,7 +261,7 @@ def plot_ratios(
     "Every ratio: median and bound in colour, all repetitions in grey, a line where both are equal."
     import matplotlib.pyplot as plt
     rows = [(part, name, r) for part, t in tables.items() for name, r in t['ratios'].items()][::-1]
-    colours = dict(zip(_TABLES, plt.rcParams['axes.prop_cycle'].by_key()['color']))
+    colours = {part: f'C{k}' for k, part in enumerate(_TABLES)} # round again after the last
     figure, ax = plt.subplots(figsize=(7, 1 + .22 * len(rows)))
     ax.axvline(1, color='0.6', lw=1)
     for y, (part, _, r) in enumerate(rows):

@@ -151,7 +151,8 @@ def plot_common_space(
     "Embeddings in two dimensions by t-SNE, one panel each, coloured by class."
     import matplotlib.pyplot as plt
     from sklearn.manifold import TSNE
-    figure, axes = plt.subplots(1, len(spaces), figsize=(4 * len(spaces), 3.8), squeeze=False)
+    figure, axes = plt.subplots(1, len(spaces), figsize=(3.2 * len(spaces) + .6, 3),
+                                squeeze=False, layout='constrained')
     colours = plt.get_cmap('tab10' if len(classes) <= 10 else 'tab20' if len(classes) <= 20
                            else 'hsv', len(classes))
     for ax, (title, z) in zip(axes.flat, spaces.items()):
@@ -163,8 +164,8 @@ def plot_common_space(
         marks = [plt.Line2D([], [], marker='o', ls='', ms=4, color=colours(i))
                  for i in range(len(classes))]
         texts, written = _drawn(classes)
-        legend = figure.legend(marks, [*map(_shown, texts)], loc='center left', fontsize=8,
-                               bbox_to_anchor=(.92, .5))
+        legend = figure.legend(marks, [*map(_shown, texts)], loc='outside center right',
+                               fontsize=8)
         for text in legend.get_texts(): text.set(**written)
     return figure
 
