@@ -164,8 +164,7 @@ def plot_common_space(
         marks = [plt.Line2D([], [], marker='o', ls='', ms=4, color=colours(i))
                  for i in range(len(classes))]
         texts, written = _drawn(classes)
-        legend = figure.legend(marks, [*map(_shown, texts)], loc='outside center right',
-                               fontsize=8)
+        legend = figure.legend(marks, [*map(_shown, texts)], loc='outside center right')
         for text in legend.get_texts(): text.set(**written)
     return figure
 

@@ -376,6 +376,15 @@ def test_figures_stand_out_in_both_schemes(browser, base, tmp_path):
         context.close()
 
 
+def test_the_summary_sheet_prints_on_one_page(browser, base):
+    page = opened(browser.new_page(), base, "73_summary")
+    page.locator(".math > mjx-container").last.wait_for(state="attached")
+    edges = dict.fromkeys(("top", "bottom", "left", "right"), "1cm")
+    sheet = page.pdf(format="A4", margin=edges)
+    assert len(re.findall(rb"/Type\s*/Page\b", sheet)) == 1
+    page.close()
+
+
 def test_report_of_a_run_opens_offline(browser, tmp_path):
     import matplotlib.pyplot as plt
 
