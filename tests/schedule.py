@@ -22,9 +22,11 @@ SECONDS = {
     "test_identity": 17, "test_drift": 15, "test_images": 14,
     **{f"test_notebook_runs_and_agrees_with_its_stored_outputs[{name}]": seconds
        for name, seconds in {
-           "60_own_teachers": 58, "63_when_things_go_wrong": 56, "41_training": 37,
-           "51_commands": 33, "45_experiments": 33, "71_troubleshooting": 25, "58_cli": 25,
-           "00_tour": 19}.items()},
+           "41_training": 110, "60_own_teachers": 95, "45_experiments": 80,
+           "63_when_things_go_wrong": 65, "51_commands": 55, "58_cli": 38, "27_witness": 36,
+           "56_demo": 36, "71_troubleshooting": 35, "55_benchmark": 24, "48_inspection": 24,
+           "36_diagnostics": 22, "00_tour": 20, "54_memory": 18, "40_teaching": 18,
+           "46_report": 16, "31_processes": 15}.items()},
     "test_chapter_runs_on_the_card[38_loop]": 10,
 }
 
