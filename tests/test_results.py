@@ -173,6 +173,13 @@ def test_small_heaps_are_means_of_their_seeds():
             assert mean == pytest.approx(statistics.mean(s[row] for s in per_seed.values()))
 
 
+def test_photographs_follow_from_what_each_seed_got_right():
+    for result in stored_result("photographs")["settings"].values():
+        check_rows(result["rows"], result["seeds"])
+        check_pairs(result)
+        assert 0 < result["at_home"] <= 1
+
+
 def test_readme_counts_the_settings_that_have_the_default():
     there = [name for name in HEAP_SETTINGS if (RESULTS / f"{name}.json").is_file()]
     has = [name for name in there
