@@ -11,8 +11,8 @@ SITE ?= build/site
 BIN := .venv/bin
 PIP := -m pip --quiet --disable-pip-version-check
 # Python compiles a module when it is first imported; most of those installed never are.
-# Images of containers often forbid it to keep what it compiled: PyTorch would then be compiled
-# in every process, which takes three times as long as to import it.
+# Images of containers often forbid Python to keep what it compiled. Then every process compiles
+# PyTorch, which takes three times as long as importing what is compiled.
 INSTALL := $(PIP) install --no-compile
 unexport PYTHONDONTWRITEBYTECODE
 METADATA := settings.ini setup.py pyproject.toml

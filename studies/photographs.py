@@ -18,7 +18,7 @@ from cka_nb.baselines import NATURAL_OBJECTIVES as MAKES
 from cka_nb.comparison import compare, summary
 from cka_nb.data import random_crop_flip
 from cka_nb.experiments import run_seed
-from cka_nb.files import versions, write_json
+from cka_nb.files import read_json, versions, write_json
 from cka_nb.labels import cifar100
 from cka_nb.settings import Setting
 
@@ -56,19 +56,22 @@ def table_of(whole):
 
 def main(*seeds):
     torch.set_num_threads(1)
-    done = {name: {} for name in SETS}
-    for seed in map(int, seeds or SEEDS):
-        for name in SETS:
+    settings = read_json(OUT)["settings"] if OUT.is_file() else {}
+    for name in SETS:
+        whole = {}
+        for seed in map(int, seeds or SEEDS):
             path = RUNS / name / f"{seed}.json"
-            done[name][seed] = run_seed(setting_of(name), seed, ROWS, device="cpu", path=path)
-            said = {row: its["joint"] for row, its in done[name][seed].items()}
+            whole[seed] = run_seed(setting_of(name), seed, ROWS, device="cpu", path=path)
+            said = {row: its["joint"] for row, its in whole[seed].items()}
             print(name, seed, *(f"{row} {100 * x:.1f}" for row, x in said.items()), flush=True)
-            write_json(OUT, {
-                "what": "photographs of easy classes: teachers, heap and judge share no image",
-                "command": "python studies/photographs.py", "device": "cpu",
-                "threads": torch.get_num_threads(), "versions": versions(),
-                "settings": {k: {"classes": SETS[k]} | table_of(its)
-                             for k, its in done.items() if its}})
+        if len(whole) < len(settings.get(name, {}).get("seeds", ())):
+            print(f"{OUT} has more seeds of {name}: it stays as it is", flush=True)
+            continue
+        settings[name] = {"classes": SETS[name]} | table_of(whole)
+        write_json(OUT, {
+            "what": "photographs of easy classes: teachers, heap and judge share no image",
+            "command": "python studies/photographs.py", "device": "cpu",
+            "threads": torch.get_num_threads(), "versions": versions(), "settings": settings})
     return 0
 
 
