@@ -529,6 +529,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'cka_nb.information._seen': ('information.html#_seen', 'cka_nb/information.py'),
                                     'cka_nb.information.answered': ('information.html#answered', 'cka_nb/information.py'),
                                     'cka_nb.information.information_loss': ('information.html#information_loss', 'cka_nb/information.py'),
+                                    'cka_nb.information.known_alike': ('information.html#known_alike', 'cka_nb/information.py'),
                                     'cka_nb.information.whitening': ('information.html#whitening', 'cka_nb/information.py')},
             'cka_nb.inspection': { 'cka_nb.inspection.Inspection': ('inspection.html#inspection', 'cka_nb/inspection.py'),
                                    'cka_nb.inspection._check_how': ('inspection.html#_check_how', 'cka_nb/inspection.py'),

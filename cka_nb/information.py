@@ -27,20 +27,24 @@ def answered(
     flat = torch.tensor([c for its in columns for c in its]).to(owned.device)
     return told_nk.new_zeros(len(owned), classes).index_add(1, flat, told_nk)
 
+def known_alike(columns: list[list[int]]) -> Tensor: # (G, C) of 0 and 1
+    "Groups of classes that the same teachers know: each teacher's classes, if no two share one."
+    group_c = known_by(columns).unique(dim=1, return_inverse=True)[1]
+    return torch.eye(1 + int(group_c.max()))[:, group_c]
+
 def information_loss(
     owned: Tensor,             # (N, T), rows that sum to 1
     logits: list[Tensor],      # T of (N, C_t)
     columns: list[list[int]],  # T lists: places of the teacher's classes in the union
-    balance: float=1.,         # beta, of the teachers' shares
+    balance: float=1.,         # beta, of the shares of `known_alike` classes
 ) -> Tensor:                   # scalar
     "Mean entropy, and how far the mean is from even: between classes, and less between teachers."
     q_nc = answered(owned, logits, columns)
     q_nc = q_nc.clamp_min(torch.finfo(q_nc.dtype).tiny) # at 0 the entropy has no slope
-    knows_tc = known_by(columns).to(q_nc)
-    even_t = (knows_tc / knows_tc.sum(0)).mean(1)
+    mean_c, alike_gc = q_nc.mean(0), known_alike(columns).to(q_nc)
     apart = lambda p, even: torch.special.xlogy(p, p / even).sum()
-    return (torch.special.entr(q_nc).sum(1).mean() + apart(q_nc.mean(0), 1 / q_nc.shape[1])
-            - (1 - balance) * apart(owned.mean(0).clamp_min(torch.finfo(owned.dtype).tiny), even_t))
+    return (torch.special.entr(q_nc).sum(1).mean() + apart(mean_c, 1 / len(mean_c))
+            - (1 - balance) * apart(alike_gc @ mean_c, alike_gc.mean(1)))
 
 # %% ../nbs/24_information.ipynb #c5b6cda6
 class InformationOwnership:
