@@ -647,6 +647,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'cka_nb.moments.MomentOwnership.__init__': ('moments.html#momentownership.__init__', 'cka_nb/moments.py'),
                                 'cka_nb.moments.MomentOwnership.fit': ('moments.html#momentownership.fit', 'cka_nb/moments.py'),
                                 'cka_nb.moments.MomentOwnership.posterior': ('moments.html#momentownership.posterior', 'cka_nb/moments.py'),
+                                'cka_nb.moments._least': ('moments.html#_least', 'cka_nb/moments.py'),
                                 'cka_nb.moments._log': ('moments.html#_log', 'cka_nb/moments.py'),
                                 'cka_nb.moments._scaled': ('moments.html#_scaled', 'cka_nb/moments.py'),
                                 'cka_nb.moments._spread': ('moments.html#_spread', 'cka_nb/moments.py'),

@@ -84,7 +84,7 @@ class MomentOwnership:
         used = [bool(u.shape[1]) and bool(u.isfinite().all()) for u in traces]
         while True:
             kept = [u if use else u[:, :0] for u, use in zip(traces, used)]
-            tilts, left = _tilts(first_nc, kept, self.columns, self.ridge, self.noise)
+            tilts, left = _tilts(first_nc, kept, self.columns, self.ridge, self.noise, self.limit)
             worst = max(range(len(left)), key=left.__getitem__)
             if left[worst] <= self.limit: break
             for t in range(len(used)) if self.noise else (worst,): # one that is left pulls alone
@@ -126,13 +126,14 @@ class MomentOwnership:
 def _log(p_bc: Tensor) -> Tensor: return p_bc.clamp_min(1e-8).log()
 
 # T tilts (M_t,), and the mean trace they leave over each teacher's images, in sd of the main one
-def _tilts(first_nc, traces, columns, ridge, noise) -> tuple[list[Tensor], list[float]]:
+def _tilts(first_nc, traces, columns, ridge, noise, limit) -> tuple[list[Tensor], list[float]]:
     some = part_of(len(first_nc))
     log_nc = _log(first_nc.cpu()[some].double())
     u, scales = zip(*(_scaled(x.cpu()[some].double()) for x in traces))
     knows_tc = known_by(columns).double()
     w = [x.new_zeros(x.shape[1], requires_grad=True) for x in u]
-    if not any(map(len, w)): return [v.detach() for v in w], [0.] * len(w)
+    least = [_least(x) for x in u]
+    if not any(map(len, w)) or max(least) > limit: return [v.detach() for v in w], least
     score = lambda: log_nc + torch.stack([x @ v for x, v in zip(u, w)], 1) @ knows_tc
     for _ in range(3 if noise else 1): # whose images a teacher's are changes their covariance
         owned_tn = knows_tc @ score().detach().softmax(1).T
@@ -143,6 +144,11 @@ def _tilts(first_nc, traces, columns, ridge, noise) -> tuple[list[Tensor], list[
     owned_tn = knows_tc @ score().detach().softmax(1).T
     left = [(a @ x / a.sum().clamp_min(1e-9)).norm().item() for x, a in zip(u, owned_tn)]
     return [v.detach() / s for v, s in zip(w, scales)], left
+
+# no choice of images has a mean trace nearer to 0, in sd of the main direction
+def _least(u_nm: Tensor) -> float:
+    towards_m = u_nm.mean(0)
+    return ((u_nm @ towards_m) / towards_m.norm().clamp_min(1e-9)).amin().clamp_min(0).item()
 
 def _spread(u_nm: Tensor, owned_n: Tensor) -> Tensor: # (M, M), a covariance times a share
     away_nm = u_nm - owned_n @ u_nm / owned_n.sum().clamp_min(1e-9)
