@@ -6,7 +6,7 @@
 __all__ = ['write_json', 'read_json', 'as_text', 'versions']
 
 # %% ../nbs/03_files.ipynb #e6582381
-import json, os, stat, sys, unicodedata
+import json, math, os, stat, sys, unicodedata
 from pathlib import Path
 
 # %% ../nbs/03_files.ipynb #d5e4a629
@@ -73,10 +73,11 @@ def read_json(
         if len(dict(pairs)) < len(pairs): raise ValueError('a key stands there twice')
         return dict(pairs)
     def no(word): raise ValueError(f'{word} is no number')
+    def finite(word): return float(word) if math.isfinite(float(word)) else no(word)
     try:
         if Path(path).stat().st_size > most: raise ValueError(f'it has more than {most:,} bytes')
         text = Path(path).read_text(encoding='utf-8')
-        value = json.loads(text, object_pairs_hook=once, parse_constant=no)
+        value = json.loads(text, object_pairs_hook=once, parse_constant=no, parse_float=finite)
         level = [value]
         for _ in range(64): # what is deeper makes everybody stumble who walks through it
             level = [v for x in level if isinstance(x, (dict, list))
