@@ -132,10 +132,11 @@ def _tilts(first_nc, traces, columns, ridge, noise, limit) -> tuple[list[Tensor]
     u, scales = zip(*(_scaled(x.cpu()[some].double()) for x in traces))
     knows_tc = known_by(columns).double()
     w = [x.new_zeros(x.shape[1], requires_grad=True) for x in u]
-    least = [_least(x) for x in u]
-    if not any(map(len, w)) or max(least) > limit: return [v.detach() for v in w], least
+    if not any(map(len, w)): return [v.detach() for v in w], [0.] * len(w)
+    hopeless = [_least(x) > limit for x in u] # then nothing is fitted
     score = lambda: log_nc + torch.stack([x @ v for x, v in zip(u, w)], 1) @ knows_tc
-    for _ in range(3 if noise else 1): # whose images a teacher's are changes their covariance
+    rounds = 0 if any(hopeless) else 3 if noise else 1 # whose images they are changes the spread
+    for _ in range(rounds):
         owned_tn = knows_tc @ score().detach().softmax(1).T
         spread = [noise * _spread(x, a) if noise else None for x, a in zip(u, owned_tn)]
         bent = lambda: sum(v @ s @ v for v, s in zip(w, spread)) if noise else 0.
@@ -143,6 +144,7 @@ def _tilts(first_nc, traces, columns, ridge, noise, limit) -> tuple[list[Tensor]
             ridge * sum(v.square().sum() for v in w) + bent()) / 2)
     owned_tn = knows_tc @ score().detach().softmax(1).T
     left = [(a @ x / a.sum().clamp_min(1e-9)).norm().item() for x, a in zip(u, owned_tn)]
+    if any(hopeless): left = [x if bad else min(x, limit) for x, bad in zip(left, hopeless)]
     return [v.detach() / s for v, s in zip(w, scales)], left
 
 # no choice of images has a mean trace nearer to 0, in sd of the main direction

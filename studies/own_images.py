@@ -31,7 +31,8 @@ def rows_of(name):
 
 def table_of(name, whole):
     rows = summary([{k: its[k] for k in ("concatenated", *rows_of(name))} for its in whole])
-    return {"rows": rows, "seeds": len(whole), "paired": [compare(rows, "cka", k) for k in RIVALS]}
+    return {"rows": rows, "seeds": [*range(len(whole))],
+            "paired": [compare(rows, "cka", k) for k in RIVALS]}
 
 
 def main(*names):

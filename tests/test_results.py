@@ -196,6 +196,23 @@ def test_readme_counts_the_settings_that_have_the_default():
     assert [int(n) for n in said.groups()] == counts
 
 
+def test_readme_counts_the_settings_above_the_teachers_side_by_side():
+    said = re.search(r"it is better beyond doubt in (\d+) and worse in none",
+                     (RESULTS.parent / "README.md").read_text())
+    rows = [stored_result(name)["rows"] for name in HEAP_SETTINGS
+            if (RESULTS / f"{name}.json").is_file()]
+    intervals = [compare(its, "cka_information", "concatenated")["interval"] for its in rows
+                 if any(row["name"] == "cka_information" for row in its)]
+    assert sum(low > 0 for low, _ in intervals) == int(said[1])
+    assert all(high >= 0 for _, high in intervals)
+
+
+def test_own_images_follow_from_what_each_seed_got_right():
+    for result in stored_result("own_images")["settings"].values():
+        check_rows(result["rows"], result["seeds"])
+        check_pairs(result)
+
+
 def test_every_setting_and_every_table_has_a_result():
     there = {path.stem for path in RESULTS.glob("*.json")}
     assert there >= {*EVERY, "cifar20_exploration", "ownership", "ablation", "noisy_labels", "cost"}

@@ -6,6 +6,7 @@ import functools
 import http.server
 import importlib
 import inspect
+import json
 import os
 import re
 import runpy
@@ -337,6 +338,21 @@ def test_search_finds_every_exported_name(visit):
             anchor = "" if name.isupper() else f"#cka_nb.{module}.{name}"
             found = page.locator(f"#search-results a[href*='{chapter[module]}.html{anchor}']")
             found.first.wait_for(state="attached", timeout=10_000)
+    assert not page.faults
+
+
+def test_search_finds_the_chapter_of_every_term_of_the_glossary(visit):
+    page = visit("search")
+    page.evaluate("DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false")
+    text = "".join(json.loads((ROOT / "nbs/72_glossary.ipynb").read_text())["cells"][2]["source"])
+    terms = re.findall(r"^\| (.+?) \| .* \| \[[^]]+\]\((\w+)\.ipynb\) \|$", text, re.M)
+    assert len(terms) == text.count("\n| ") - 1 >= 40  # but its heading
+    for term, chapter in terms:
+        page.evaluate("""term => {
+            document.querySelector('#search-results').replaceChildren();
+            Search.performSearch(term); }""", term)
+        found = page.locator(f"#search-results a[href*='{chapter}.html']")
+        found.first.wait_for(state="attached", timeout=10_000)
     assert not page.faults
 
 
