@@ -36,12 +36,14 @@ def information_loss(
     owned: Tensor,             # (N, T), rows that sum to 1
     logits: list[Tensor],      # T of (N, C_t)
     columns: list[list[int]],  # T lists: places of the teacher's classes in the union
-    balance: float=1.,         # beta, of the shares of `known_alike` classes
+    balance: float=1.,         # beta, of the groups' shares
+    alike: Tensor=None,        # (G, C), the groups; None: `known_alike(columns)`
 ) -> Tensor:                   # scalar
     "Mean entropy, and how far the mean is from even: between classes, and less between teachers."
     q_nc = answered(owned, logits, columns)
     q_nc = q_nc.clamp_min(torch.finfo(q_nc.dtype).tiny) # at 0 the entropy has no slope
-    mean_c, alike_gc = q_nc.mean(0), known_alike(columns).to(q_nc)
+    mean_c = q_nc.mean(0)
+    alike_gc = (known_alike(columns) if alike is None else alike).to(q_nc)
     apart = lambda p, even: torch.special.xlogy(p, p / even).sum()
     return (torch.special.entr(q_nc).sum(1).mean() + apart(mean_c, 1 / len(mean_c))
             - (1 - balance) * apart(alike_gc @ mean_c, alike_gc.mean(1)))
@@ -88,10 +90,10 @@ class InformationOwnership:
         state['weight'] = z_nk.new_zeros(z_nk.shape[1], len(logits), requires_grad=True)
         state['bias'] = z_nk.new_zeros(len(logits), requires_grad=True)
         start_nt = self._start(first_nc[some])
-        told = [l[some].double() for l in logits]
+        told, alike = [l[some].double() for l in logits], known_alike(self.columns)
         minimise([state['weight'], state['bias']], lambda: information_loss(
             (start_nt + z_nk @ state['weight'] + state['bias']).softmax(1), told, self.columns,
-            self.balance) + self.ridge * state['weight'].square().sum())
+            self.balance, alike) + self.ridge * state['weight'].square().sum())
         self.state = {k: v.detach() for k, v in state.items()}
         return self.state
 
