@@ -184,8 +184,8 @@ def test_readme_counts_the_settings_that_have_the_default():
     there = [name for name in HEAP_SETTINGS if (RESULTS / f"{name}.json").is_file()]
     has = [name for name in there
            if any(row["name"] == "cka_information" for row in stored_result(name)["rows"])]
-    said = re.search(r"In all (\d+) settings measured so far \(of (\d+)\) the student is better .+ "
-                     r"in (\d+) of them the whole 95 % interval is above zero; (\d+) of the \1 "
+    said = re.search(r"in all (\d+) settings measured so far \(of (\d+)\) the student is better .+ "
+                     r"in (\d+) of them the whole 95 % interval is above zero. (\d+) of the \1 "
                      "are of handwritten digits alone",
                      (RESULTS.parent / "README.md").read_text())
     gains = [compare(stored_result(name)["rows"], "cka_information", "kd") for name in has]
