@@ -21,8 +21,8 @@ CHAPTERS = sorted(path for path in (ROOT / "nbs").glob("*.ipynb") if path.stem !
 # they export nothing
 BARE = ("00_tour", "59_method", "60_own_teachers", "61_one_gpu", "62_many_gpus",
         "63_when_things_go_wrong", "64_results", "65_estimators", "66_contrast_measured",
-        "67_new_images", "68_owners_found", "69_odd_heaps", "71_troubleshooting", "72_glossary",
-        "73_summary")
+        "67_new_images", "68_owners_found", "69_odd_heaps", "70_witness_measured",
+        "71_troubleshooting", "72_glossary", "73_summary")
 NUMBER = {path.stem[3:]: int(path.stem[:2]) for path in CHAPTERS if path.stem[:2].isdigit()}
 
 

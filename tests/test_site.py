@@ -231,6 +231,15 @@ def test_links_and_anchors(folder):
     assert links and not broken
 
 
+def test_long_checks_beyond_the_first_are_folded(folder):
+    """Of each definition one cell of checks is shown; others that show nothing are in a fold."""
+    soup = soup_of(folder, "16_teachers")
+    folds = [d for d in soup.select("article details")
+             if re.search(r"More checks \(\d+\)", d.summary.get_text())]
+    assert len(folds) == 5
+    assert all("assert" in d.get_text() or "expect_fail" in d.get_text() for d in folds)
+
+
 def test_what_a_cell_writes_as_a_table_is_one(folder):
     assert soup_of(folder, "index").select_one("article table"), "the front page's results"
     for stem in CHAPTERS:

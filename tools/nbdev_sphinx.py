@@ -18,6 +18,7 @@ from sphinx.util.nodes import make_refnode
 
 CAPTION = re.compile(r"\*Figure: (.+?)\*\s*(?=\n\n|$)", re.S)  # opens the cell after the figure's
 FIELD = re.compile(r"^ +(\w+): ([^#\n=]+?)(?:=[^#\n]+?)? *# (.+)$", re.M)  # of a plain record
+CHECK = re.compile(r"\b(?:assert|assert_close|expect_fail)\b")
 MARKUP = re.compile(r"([*<_$])(?=[^`]*(?:`[^`]*`[^`]*)*$)")  # outside of backticks
 
 
@@ -72,7 +73,7 @@ def shown_width(picture):
 def read_notebook(app, docname, content):
     """`source-read`: what nbdev's directives say, put as MyST-NB understands it."""
     nb = NBProcessor(nb=dict2nb(json.loads(content[0])), procs=PROCESSORS, process=True).nb
-    cells, module = [], None
+    cells, module, silent = [], None, -1  # silent: check cells without output since a definition
     for cell, after in zip(nb.cells, [*nb.cells[1:], mk_cell("", "markdown")]):
         directives, shown = cell.directives_, {"code_prompt_show": "Answers"}
         cells.append(cell)
@@ -89,6 +90,11 @@ def read_notebook(app, docname, content):
                                for node in listed)
             cells.insert(len(cells) - ("export" in directives), mk_cell(text, "markdown"))
             shown["code_prompt_show"] = "Source: " + (", ".join(n.name for n in made) or "imports")
+            silent = 0 if made else silent
+        elif silent >= 0 and not cell.outputs and (checks := len(CHECK.findall(cell.source))):
+            silent += 1  # the first is shown, and short ones
+            if silent > 1 and cell.source.count("\n") >= 8 and "code-fold" not in directives:
+                directives["code-fold"], shown["code_prompt_show"] = "", f"More checks ({checks})"
         tags = {"echo": "remove-input", "export": "hide-input", "exporti": "hide-input",
                 "code-fold": "hide-cell"}
         cell.metadata["tags"] = [tag for name, tag in tags.items() if name in directives]
