@@ -1045,4 +1045,5 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'cka_nb.witness.frozen_backbone': ('witness.html#frozen_backbone', 'cka_nb/witness.py'),
                                 'cka_nb.witness.gains': ('witness.html#gains', 'cka_nb/witness.py'),
                                 'cka_nb.witness.gaussians': ('witness.html#gaussians', 'cka_nb/witness.py'),
+                                'cka_nb.witness.usual_decay': ('witness.html#usual_decay', 'cka_nb/witness.py'),
                                 'cka_nb.witness.weight_of': ('witness.html#weight_of', 'cka_nb/witness.py')}}}

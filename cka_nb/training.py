@@ -42,7 +42,7 @@ from .steps import RESERVED, bad_rows
 from .student import Student
 from .teachers import Teacher
 from .teaching import eager
-from .witness import Witness, check_witness, frozen_backbone
+from .witness import Witness, check_witness, frozen_backbone, usual_decay
 
 if TYPE_CHECKING: from matplotlib.figure import Figure
 
@@ -134,7 +134,7 @@ def amalgamate(
     # memory of teachers is used, which is one of views
     views: int=8,
     lr: float=2e-3,          # highest learning rate of the cycle
-    weight_decay: float=1e-2,
+    weight_decay: float|None=None, # of AdamW; None: 0.01, of a head alone more: `usual_decay`
     augment: Callable|None=random_affine, # (images, random) -> images; None: images as they are
     mixed_precision: str='no', # of the networks: 'bf16', 'fp16'; 'auto': what the GPU is made for
     compile: bool|str=False, # networks by torch.compile; 'reduce-overhead': with CUDA graphs too
@@ -152,7 +152,10 @@ def amalgamate(
 ) -> list[dict]:             # one record per step: step, epoch, loss, one key per part, lr, seconds
     "Train `student` from the teachers and unlabelled images; no label is seen, no teacher changes."
     check_objective(objective)
-    with seeded(seed): space, images = _checked(teachers, student, images, monitor, witness)
+    with seeded(seed):
+        space, images = _checked(teachers, student, images, monitor, witness)
+        own = frozen_backbone(student, few := images.batch(list(range(min(4, len(images))))))
+        if weight_decay is None: weight_decay = usual_decay(own, few)
     training = Training(
         epochs=epochs, batch_size=(images.batch_size or 64) if batch_size is None else batch_size,
         lr=lr, weight_decay=weight_decay, seed=seed, accumulate=accumulate, ema=ema, device=device,
@@ -161,7 +164,6 @@ def amalgamate(
     seen = Views(views, augment, fixed_views, cache)
     engine = engine_for(device, mixed_precision, tracker, out) # now each process knows its rank
     check_out(training, of_student=True)
-    with seeded(seed): own = frozen_backbone(student, images.batch([0]))
     objective = usual_objective(own is not None) if objective is None else objective
     ownership = estimator_for(ownership, open_world, witness, space, objective)
     settings = shared_settings(training, engine, images) | dict(

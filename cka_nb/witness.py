@@ -145,6 +145,15 @@ def frozen_backbone(
             return its if same_logits(its(x), student(x).features) else None
     except ValueError: return None # it is random, or images get other channels first
 
+def usual_decay(
+    own: Witness|None, # a backbone of which nothing is trained; None: more than a head is trained
+    x: Tensor,         # (B, C, H, W) some images
+) -> float:            # two digits, the same on every device
+    "The weight decay where none is named; of a head alone in proportion to its features."
+    if own is None: return 1e-2
+    with evaluating(own.model): f_bd = own(x)
+    return float(f'{float(f_bd.abs().sum(1).mean()) / 100:.2g}')
+
 def as_a_student(model: nn.Module, x: Tensor) -> Tensor:
     "The features in what a backbone gives, as a student reads them."
     return features_in(model(x))
