@@ -230,3 +230,17 @@ def test_the_ownership_table_is_whole():
             for views in (1, 8) for situation in ("all", "skewed")}
         for row in setting["rows"].values():
             assert all(0 <= value <= 1 for value in row.values())
+
+
+def test_what_a_public_witness_brings_follows_from_what_each_seed_got_right():
+    result = stored_result("witness_natural")
+    for name, its in result["settings"].items():
+        seeds = [one for key, one in result["per_seed"].items() if key.startswith(f"{name}:")]
+        assert its["seeds"] == len(seeds)
+        for row, said in its["rows"].items():
+            if "decay" in said:
+                assert said["decay"] == float(max(said["held_out"], key=said["held_out"].get))
+                for kept, decay in ((said, said["decay"]), (said["default"], None)):
+                    right = [one[f"{row}, decay {decay}"]["joint"] for one in seeds]
+                    assert kept["per_seed"] == right
+                    assert kept["mean"] == pytest.approx(statistics.mean(right))
