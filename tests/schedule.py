@@ -22,9 +22,9 @@ SECONDS = {
     "test_identity": 17, "test_drift": 15, "test_images": 14,
     **{f"test_notebook_runs_and_agrees_with_its_stored_outputs[{name}]": seconds
        for name, seconds in {
-           "41_training": 110, "60_own_teachers": 95, "45_experiments": 80,
-           "63_when_things_go_wrong": 65, "51_commands": 55, "58_cli": 38, "27_witness": 36,
-           "56_demo": 36, "71_troubleshooting": 35, "55_benchmark": 24, "48_inspection": 24,
+           "41_training": 75, "60_own_teachers": 75, "45_experiments": 60, "51_commands": 55,
+           "63_when_things_go_wrong": 50, "58_cli": 38, "27_witness": 36, "56_demo": 36,
+           "71_troubleshooting": 35, "55_benchmark": 24, "48_inspection": 24,
            "36_diagnostics": 22, "00_tour": 20, "54_memory": 18, "40_teaching": 18,
            "46_report": 16, "31_processes": 15}.items()},
     "test_chapter_runs_on_the_card[38_loop]": 10,

@@ -21,7 +21,7 @@ from stored import differences
 PYTHON = ROOT / ".venv-colab" / "bin" / "python"
 CHAPTERS = sorted((ROOT / "nbs").glob("*.ipynb"))
 # what old versions do otherwise shows here first; the others too with `--flags slow`
-FIRST = {"00_tour", "13_networks", "14_saving", "16_teachers", "17_student", "49_deployment"}
+FIRST = {"00_tour", "13_networks", "14_saving", "16_teachers", "49_deployment"}
 PACKAGE = settings()["package"]
 ADDRESS = "https://example.org/cka_nb.git"  # nobody's: the domain is reserved
 # what trains on a GPU if there is one; the functions of chapter 50 are told to take the CPU there
