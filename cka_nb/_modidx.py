@@ -1012,6 +1012,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'cka_nb.training._beliefs': ('training.html#_beliefs', 'cka_nb/training.py'),
                                  'cka_nb.training._believed': ('training.html#_believed', 'cka_nb/training.py'),
                                  'cka_nb.training._checked': ('training.html#_checked', 'cka_nb/training.py'),
+                                 'cka_nb.training._decay': ('training.html#_decay', 'cka_nb/training.py'),
                                  'cka_nb.training._evidence': ('training.html#_evidence', 'cka_nb/training.py'),
                                  'cka_nb.training._identity': ('training.html#_identity', 'cka_nb/training.py'),
                                  'cka_nb.training._loaded': ('training.html#_loaded', 'cka_nb/training.py'),
@@ -1045,5 +1046,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'cka_nb.witness.frozen_backbone': ('witness.html#frozen_backbone', 'cka_nb/witness.py'),
                                 'cka_nb.witness.gains': ('witness.html#gains', 'cka_nb/witness.py'),
                                 'cka_nb.witness.gaussians': ('witness.html#gaussians', 'cka_nb/witness.py'),
+                                'cka_nb.witness.is_head_alone': ('witness.html#is_head_alone', 'cka_nb/witness.py'),
                                 'cka_nb.witness.usual_decay': ('witness.html#usual_decay', 'cka_nb/witness.py'),
                                 'cka_nb.witness.weight_of': ('witness.html#weight_of', 'cka_nb/witness.py')}}}

@@ -8,6 +8,7 @@ __all__ = ['amalgamate', 'plot_history']
 # %% ../nbs/41_training.ipynb #c45a3d84
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,7 +43,8 @@ from .steps import RESERVED, bad_rows
 from .student import Student
 from .teachers import Teacher
 from .teaching import eager
-from .witness import Witness, check_witness, frozen_backbone, usual_decay
+from .witness import (
+    Witness, check_witness, frozen_backbone, is_head_alone, usual_decay)
 
 if TYPE_CHECKING: from matplotlib.figure import Figure
 
@@ -134,7 +136,7 @@ def amalgamate(
     # memory of teachers is used, which is one of views
     views: int=8,
     lr: float=2e-3,          # highest learning rate of the cycle
-    weight_decay: float|None=None, # of AdamW; None: 0.01, of a head alone more: `usual_decay`
+    weight_decay: float|None=None, # of AdamW; None: 0.01; of a head alone by its features
     augment: Callable|None=random_affine, # (images, random) -> images; None: images as they are
     mixed_precision: str='no', # of the networks: 'bf16', 'fp16'; 'auto': what the GPU is made for
     compile: bool|str=False, # networks by torch.compile; 'reduce-overhead': with CUDA graphs too
@@ -154,21 +156,23 @@ def amalgamate(
     check_objective(objective)
     with seeded(seed):
         space, images = _checked(teachers, student, images, monitor, witness)
-        own = frozen_backbone(student, few := images.batch(list(range(min(4, len(images))))))
-        if weight_decay is None: weight_decay = usual_decay(own, few)
+        own = frozen_backbone(student, images.batch(list(range(min(4, len(images))))))
+    usual = weight_decay is None and is_head_alone(student)
     training = Training(
         epochs=epochs, batch_size=(images.batch_size or 64) if batch_size is None else batch_size,
-        lr=lr, weight_decay=weight_decay, seed=seed, accumulate=accumulate, ema=ema, device=device,
-        mixed_precision=mixed_precision, compile=compile, tracker=tracker, out=out, resume=resume,
-        overwrite=overwrite, save_steps=save_steps, save_minutes=save_minutes, keep=keep)
+        lr=lr, weight_decay=1e-2 if weight_decay is None else weight_decay, seed=seed,
+        accumulate=accumulate, ema=ema, device=device, mixed_precision=mixed_precision,
+        compile=compile, tracker=tracker, out=out, resume=resume, overwrite=overwrite,
+        save_steps=save_steps, save_minutes=save_minutes, keep=keep)
     seen = Views(views, augment, fixed_views, cache)
     engine = engine_for(device, mixed_precision, tracker, out) # now each process knows its rank
     check_out(training, of_student=True)
-    objective = usual_objective(own is not None) if objective is None else objective
+    objective = usual_objective(is_head_alone(student)) if objective is None else objective
     ownership = estimator_for(ownership, open_world, witness, space, objective)
     settings = shared_settings(training, engine, images) | dict(
         what='amalgamate', classes=space.classes, tasks=space.tasks(), views=views,
-        fixed_views=fixed_views, cached=bool(cache), accumulate=accumulate, ema=ema)
+        fixed_views=fixed_views, cached=bool(cache), accumulate=accumulate, ema=ema,
+        **({'weight_decay': 'usual'} if usual else {}))
     report = settings | dict(
         images=len(images), objective=settings_of(objective),
         ownership=estimator_name(ownership) if takes_ownership(objective) else None,
@@ -180,6 +184,7 @@ def amalgamate(
              objective=objective, ownership=ownership) as run:
         student.tasks = space.tasks()
         if run.finished: return _loaded(run.out, student)
+        if usual: training = replace(training, weight_decay=_decay(run, student, images, engine))
         at_once = max(1, training.batch_size // world_size())
         with Asking(teachers, images, seen, engine, seed, at_once, witness, own) as asking: # ask
             beliefs = _beliefs(run, ownership, asking, space, objective)                  # believe
@@ -188,6 +193,7 @@ def amalgamate(
                 history = Trainer(task, asking.at_steps, training, engine).fit(run)       # train
                 run.check_frozen()
                 student.provenance = report | dict(
+                    weight_decay=training.weight_decay,
                     evidence=_evidence(ownership, asking, space)
                     if takes_ownership(objective) else None,
                     teachers=dict(zip(space.names, run.prints)), versions=versions(),
@@ -243,6 +249,14 @@ def _identity(settings: dict, teachers: list[Teacher], witness, own, student, au
     network = structure(nn.ModuleList([student.backbone, student.head, student.preprocess]))
     return (account(**settings, augment=augment, network=network)
             | account_of(teachers, witness, own))
+
+def _decay(run: Run, student: Student, images: Unlabelled, engine) -> float:
+    "The first process's, the same in all parts of a run."
+    def found() -> dict:
+        with seeded(run.training.seed): decay = usual_decay(student, images, run.training.lr)
+        return {'decay': torch.tensor([decay])}
+    agreed = gathered(run.once('decay', found)[0]['decay'].to(engine.device))[0]
+    return float(f'{float(agreed):.3g}')
 
 def _beliefs(run: Run, ownership, asking: Asking, space: LabelSpace, objective) -> Beliefs:
     "Those of an earlier part of the run, or new ones; of an objective that needs none, ones."

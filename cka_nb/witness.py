@@ -6,6 +6,7 @@
 __all__ = ['Witness', 'WitnessOwnership']
 
 # %% ../nbs/27_witness.ipynb #64dfc815
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from .classes import LabelSpace
 from .core import check_counts, evaluating, unit_rows
+from .data import Unlabelled
 from .devices import one_device
 from .information import InformationOwnership, whitening
 from .networks import (
@@ -132,13 +134,17 @@ def check_witness(witness) -> None:
     raise TypeError(f'witness must be a cka.Witness, got {type(witness).__name__}: wrap it, '
                     'cka.Witness(model)')
 
+def is_head_alone(student: Student) -> bool:
+    "Whether the student has a backbone of which nothing is trained."
+    weights = [*student.backbone.parameters()]
+    return bool(weights) and not any(p.requires_grad for p in weights)
+
 def frozen_backbone(
     student: Student,
     x: Tensor,       # (B, C, H, W) an image or more, to try it with
 ) -> Witness|None:   # None: some of it is trained, or it cannot be asked in this way
     "A student's backbone of which nothing is trained: it can be asked, and kept, as a witness is."
-    weights = [*student.backbone.parameters()]
-    if not weights or any(p.requires_grad for p in weights): return None
+    if not is_head_alone(student): return None
     its = Witness(student.backbone, as_a_student, student.preprocess, name='backbone')
     try:
         with torch.no_grad(), evaluating(student):
@@ -146,13 +152,15 @@ def frozen_backbone(
     except ValueError: return None # it is random, or images get other channels first
 
 def usual_decay(
-    own: Witness|None, # a backbone of which nothing is trained; None: more than a head is trained
-    x: Tensor,         # (B, C, H, W) some images
-) -> float:            # two digits, the same on every device
-    "The weight decay where none is named; of a head alone in proportion to its features."
-    if own is None: return 1e-2
-    with evaluating(own.model): f_bd = own(x)
-    return float(f'{float(f_bd.abs().sum(1).mean()) / 100:.2g}')
+    student: Student,   # its head alone is trained
+    images: Unlabelled, # sixteen of them are looked at as they are, evenly over the set
+    lr: float,
+) -> float:             # at least 0.01, and such that no step takes away more than a tenth
+    "The weight decay of a head alone where none is named: in proportion to its features."
+    some = list(range(0, len(images), max(1, len(images) // 16)))[:16]
+    with torch.no_grad(), evaluating(student): f_bd = student(images.batch(some)).features.double()
+    length = float(f_bd.abs().sum(1).mean())
+    return min(max(length / 100, .01), .1 / lr) if math.isfinite(length) else .01
 
 def as_a_student(model: nn.Module, x: Tensor) -> Tensor:
     "The features in what a backbone gives, as a student reads them."

@@ -14,7 +14,7 @@ CODE = """
 import json, sys
 from card import simulated_card
 from cka_nb.memory import size_of
-with simulated_card(memory=2 * 2**30) as card: # more raises an error
+with simulated_card(memory=int(sys.argv[2])) as card: # more raises an error
     found = size_of(int(sys.argv[1]), [3, 32, 32], 100, 512, 10, "cuda")
     print(json.dumps(found | dict(peak=card.peak, called=card.calls.total())))
 """
@@ -22,17 +22,21 @@ with simulated_card(memory=2 * 2**30) as card: # more raises an error
 
 @pytest.mark.skipif(bool(skip_reason()), reason=str(skip_reason()))
 @pytest.mark.parametrize("count, limit", [
-    (12_000, GIB),  # with a matrix of all pairs in fp32 it would be more
-    *(pytest.param(count, 2 * GIB, marks=pytest.mark.slow) for count in (60_000, 1_000_000))])
+    # with a matrix of all pairs in fp32, 549 MiB, it would be more, there and here
+    (12_000, GIB // 2),
+    *(pytest.param(count, GIB, marks=pytest.mark.slow) for count in (60_000, 1_000_000))])
 def test_ownership_and_ten_steps_in_little_memory(count, limit):
-    """Two teachers of 512 features and 100 classes, images of 3 x 32 x 32, one view."""
+    """Two teachers of 512 features and 100 classes, images of 3 x 32 x 32, one view.
+
+    The limit is the card's memory; the host may take twice as much beside the images.
+    """
     here = Path(__file__).parent
-    run = subprocess.run([sys.executable, "-c", CODE, str(count)], capture_output=True, text=True,
-                         env=os.environ | {"PYTHONPATH": f"{here}:{here.parent}",
-                                           "OMP_NUM_THREADS": "1"})
+    run = subprocess.run([sys.executable, "-c", CODE, str(count), str(limit)],
+                         capture_output=True, text=True, env=os.environ | {
+                             "PYTHONPATH": f"{here}:{here.parent}", "OMP_NUM_THREADS": "1"})
     assert run.returncode == 0, run.stdout + run.stderr
     found = json.loads(run.stdout.splitlines()[-1])
     print(found)
-    assert found["MiB_above_images"] < limit / 2**20
-    assert 0 < found["peak"] <= 2 * GIB and found["called"] > count / 64
+    assert found["MiB_above_images"] < 2 * limit / 2**20
+    assert 0 < found["peak"] <= limit and found["called"] > count / 64
     assert found["peak"] < count * 3 * 32 * 32 or count < 500_000, "the images are not held there"

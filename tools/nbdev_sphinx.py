@@ -70,11 +70,31 @@ def shown_width(picture):
     return f"{round(96 * image.width / image.info['dpi'][0])}px"
 
 
+def bound(source):
+    """The names that a cell gives to something."""
+    tree = [n for node in ast.parse(source).body for n in ast.walk(node)]
+    return {*(n.id for n in tree if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)),
+            *(n.name for n in tree if isinstance(n, (ast.FunctionDef, ast.ClassDef)))}
+
+
+def is_needed(source, later):
+    """Whether a later cell reads what this one has named, before it names something so itself."""
+    names = bound(source)
+    for other in later:
+        tree = ast.walk(ast.parse(other))
+        read = {n.id for n in tree if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+        if read & names - bound(other):
+            return True
+        names -= bound(other)
+    return False
+
+
 def read_notebook(app, docname, content):
     """`source-read`: what nbdev's directives say, put as MyST-NB understands it."""
     nb = NBProcessor(nb=dict2nb(json.loads(content[0])), procs=PROCESSORS, process=True).nb
     cells, module, silent = [], None, -1  # silent: check cells without output since a definition
-    for cell, after in zip(nb.cells, [*nb.cells[1:], mk_cell("", "markdown")]):
+    code = [cell.source if cell.cell_type == "code" else "" for cell in nb.cells]
+    for k, (cell, after) in enumerate(zip(nb.cells, [*nb.cells[1:], mk_cell("", "markdown")])):
         directives, shown = cell.directives_, {"code_prompt_show": "Answers"}
         cells.append(cell)
         if cell.cell_type == "markdown":
@@ -93,7 +113,8 @@ def read_notebook(app, docname, content):
             silent = 0 if made else silent
         elif silent >= 0 and not cell.outputs and (checks := len(CHECK.findall(cell.source))):
             silent += 1  # the first is shown, and short ones
-            if silent > 1 and cell.source.count("\n") >= 8 and "code-fold" not in directives:
+            if (silent > 1 and cell.source.count("\n") >= 8 and "code-fold" not in directives
+                    and not is_needed(cell.source, code[k + 1:])):
                 directives["code-fold"], shown["code_prompt_show"] = "", f"More checks ({checks})"
         tags = {"echo": "remove-input", "export": "hide-input", "exporti": "hide-input",
                 "code-fold": "hide-cell"}
