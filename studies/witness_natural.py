@@ -159,6 +159,7 @@ def of_seed(name, seed):
             "held_out": cka.evaluate(student, split.held_out, device="cpu")["joint"],
             "joint": cka.evaluate(student, test, device="cpu")["joint"],
             "weight": (student.provenance["evidence"] or {}).get("witness"),
+            "weight_decay": student.provenance["weight_decay"],
             "training": history[-1]["seconds"], "seconds": time.monotonic() - start})
     if "beliefs" not in rows:
         means = MeanAnswers(teachers, Unlabelled(heap.images), VIEWS, setting.augment, 0,

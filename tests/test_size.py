@@ -24,11 +24,11 @@ with simulated_card(memory=int(sys.argv[2])) as card: # more raises an error
 @pytest.mark.parametrize("count, limit", [
     # with a matrix of all pairs in fp32, 549 MiB, it would be more, there and here
     (12_000, GIB // 2),
-    *(pytest.param(count, GIB, marks=pytest.mark.slow) for count in (60_000, 1_000_000))])
+    *(pytest.param(count, 2 * GIB, marks=pytest.mark.slow) for count in (60_000, 1_000_000))])
 def test_ownership_and_ten_steps_in_little_memory(count, limit):
     """Two teachers of 512 features and 100 classes, images of 3 x 32 x 32, one view.
 
-    The limit is the card's memory; the host may take twice as much beside the images.
+    The limit is the card's memory; the host may take a gibibyte beside the images, or two.
     """
     here = Path(__file__).parent
     run = subprocess.run([sys.executable, "-c", CODE, str(count), str(limit)],
@@ -37,6 +37,6 @@ def test_ownership_and_ten_steps_in_little_memory(count, limit):
     assert run.returncode == 0, run.stdout + run.stderr
     found = json.loads(run.stdout.splitlines()[-1])
     print(found)
-    assert found["MiB_above_images"] < 2 * limit / 2**20
+    assert found["MiB_above_images"] < max(GIB, limit) / 2**20
     assert 0 < found["peak"] <= limit and found["called"] > count / 64
     assert found["peak"] < count * 3 * 32 * 32 or count < 500_000, "the images are not held there"
